@@ -1,0 +1,121 @@
+// The read loop and the FMA loop, once per instruction set. `target` attributes instead of per-file flags:
+// this file holds no template that could leave code for a newer CPU behind.
+#include "bench/floors.h"
+
+#include <benchmark/benchmark.h>
+#include <immintrin.h>
+
+#include <algorithm>
+#include <chrono>
+
+namespace sluice::bench {
+namespace {
+
+constexpr int kChains = 12;           // independent FMAs: more than latency times pipes on any core so far
+constexpr int64_t kFmaSteps = 20000;  // about 100 us
+constexpr int kRepeats = 15;          // the best one counts
+
+__attribute__((target("avx512f"))) void fma_avx512() {
+  __m512 sum[kChains];
+  std::fill_n(sum, kChains, _mm512_set1_ps(1.0F));
+  const __m512 x = _mm512_set1_ps(0.999F);
+  for (int64_t i = 0; i < kFmaSteps; ++i) {
+#pragma GCC unroll 12
+    for (__m512& s : sum) {
+      s = _mm512_fmadd_ps(s, x, x);
+    }
+  }
+  for (__m512& s : sum) {
+    benchmark::DoNotOptimize(s);
+  }
+}
+
+__attribute__((target("avx2,fma"))) void fma_avx2() {
+  __m256 sum[kChains];
+  std::fill_n(sum, kChains, _mm256_set1_ps(1.0F));
+  const __m256 x = _mm256_set1_ps(0.999F);
+  for (int64_t i = 0; i < kFmaSteps; ++i) {
+#pragma GCC unroll 12
+    for (__m256& s : sum) {
+      s = _mm256_fmadd_ps(s, x, x);
+    }
+  }
+  for (__m256& s : sum) {
+    benchmark::DoNotOptimize(s);
+  }
+}
+
+void fma_scalar() {
+  float sum[kChains];
+  std::fill_n(sum, kChains, 1.0F);
+  for (int64_t i = 0; i < kFmaSteps; ++i) {
+#pragma GCC unroll 12
+    for (float& s : sum) {
+      s = s * 0.999F + 0.999F;
+      benchmark::DoNotOptimize(s);  // keeps the compiler from using vectors
+    }
+  }
+}
+
+__attribute__((target("avx512f"))) void read_avx512(const std::byte* p, size_t n) {
+  __m512i sum[4] = {};
+  for (size_t i = 0; i + 256 <= n; i += 256) {
+#pragma GCC unroll 4
+    for (size_t j = 0; j < 4; ++j) {
+      sum[j] = _mm512_xor_si512(sum[j], _mm512_loadu_si512(p + i + 64 * j));
+    }
+  }
+  benchmark::DoNotOptimize(sum);
+}
+
+__attribute__((target("avx2"))) void read_avx2(const std::byte* p, size_t n) {
+  __m256i sum[8] = {};
+  for (size_t i = 0; i + 256 <= n; i += 256) {
+#pragma GCC unroll 8
+    for (size_t j = 0; j < 8; ++j) {
+      const auto* at = reinterpret_cast<const __m256i*>(p + i + 32 * j);
+      sum[j] = _mm256_xor_si256(sum[j], _mm256_loadu_si256(at));
+    }
+  }
+  benchmark::DoNotOptimize(sum);
+}
+
+template <typename Work>
+double best_seconds(const Work& work) {
+  double best = 1e9;
+  for (int i = 0; i < kRepeats; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    work();
+    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
+    best = std::min(best, elapsed.count());
+  }
+  return best;
+}
+
+}  // namespace
+
+double read_bytes_per_second(cpu::Isa isa, std::span<const std::byte> bytes) {
+  constexpr size_t kBytesPerTrial = 8 << 20;
+  const size_t passes = std::max<size_t>(1, kBytesPerTrial / std::max<size_t>(bytes.size(), 1));
+  const double seconds = best_seconds([&] {
+    for (size_t i = 0; i < passes; ++i) {
+      isa == cpu::Isa::kAvx512 ? read_avx512(bytes.data(), bytes.size())
+                               : read_avx2(bytes.data(), bytes.size());
+    }
+  });
+  return static_cast<double>(bytes.size() * passes) / seconds;
+}
+
+double fma_flops_per_second(cpu::Isa isa) {
+  const double seconds = best_seconds([isa] {
+    isa == cpu::Isa::kAvx512 ? fma_avx512() : isa == cpu::Isa::kAvx2 ? fma_avx2() : fma_scalar();
+  });
+  const double lanes = isa == cpu::Isa::kAvx512 ? 16.0 : isa == cpu::Isa::kAvx2 ? 8.0 : 1.0;
+  return 2.0 * lanes * kChains * static_cast<double>(kFmaSteps) / seconds;
+}
+
+double floor_seconds(cpu::Isa isa, std::span<const std::byte> data, double bytes, double flops) {
+  return std::max(bytes / read_bytes_per_second(isa, data), flops / fma_flops_per_second(isa));
+}
+
+}  // namespace sluice::bench

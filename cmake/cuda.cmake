@@ -1,0 +1,13 @@
+# Nothing needs CUDA yet: the toolkit is looked for and reported, so that a build log says what it saw.
+if(NOT SLUICE_CUDA STREQUAL "OFF")
+  if(SLUICE_CUDA STREQUAL "ON")
+    find_package(CUDAToolkit REQUIRED)
+  else()
+    find_package(CUDAToolkit QUIET)
+  endif()
+endif()
+if(CUDAToolkit_FOUND)
+  message(STATUS "CUDA toolkit ${CUDAToolkit_VERSION} found; no part of this version uses it, everything runs on the CPU")
+else()
+  message(STATUS "CUDA toolkit not used; everything runs on the CPU")
+endif()

@@ -1,0 +1,106 @@
+// Detection of instruction sets, and the wish in SLUICE_CPU_ISA.
+#include "kernels_cpu/isa.h"
+
+#include <cpuid.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+
+#include "quant/base/error.h"
+
+namespace sluice::cpu {
+namespace {
+
+constexpr const char* kVariable = "SLUICE_CPU_ISA";
+
+constexpr bool has(uint32_t word, uint32_t mask) {
+  return (word & mask) == mask;
+}
+constexpr uint32_t bit(int i) {
+  return 1U << i;
+}
+
+struct Cpuid {
+  uint32_t eax = 0;
+  uint32_t ebx = 0;
+  uint32_t ecx = 0;
+  uint32_t edx = 0;
+};
+
+/// All zero when the CPU has no such leaf.
+Cpuid cpuid(uint32_t leaf) {
+  Cpuid r;
+  if (__get_cpuid_count(leaf, 0, &r.eax, &r.ebx, &r.ecx, &r.edx) == 0) {
+    return {};
+  }
+  return r;
+}
+
+/// The register sets that the operating system saves (XCR0). Needs OSXSAVE.
+uint32_t saved_state() {
+  uint32_t low = 0;
+  uint32_t high = 0;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return low;
+}
+
+// Bits of the Intel SDM, volume 2, CPUID leaves 1 and 7, and of volume 1, section 13.3 (XCR0).
+constexpr uint32_t kLeaf1Ecx = bit(12) | bit(27) | bit(28) | bit(29);        // FMA, OSXSAVE, AVX, F16C
+constexpr uint32_t kAvx2Leaf7Ebx = bit(5);                                   // AVX2
+constexpr uint32_t kAvx512Leaf7Ebx = bit(16) | bit(17) | bit(30) | bit(31);  // F, DQ, BW, VL
+constexpr uint32_t kYmmState = bit(1) | bit(2);
+constexpr uint32_t kZmmState = kYmmState | bit(5) | bit(6) | bit(7);
+
+std::string names_of(const std::vector<Isa>& isas) {
+  std::string names;
+  for (const Isa isa : isas) {
+    names += names.empty() ? "" : ", ";
+    names += isa_name(isa);
+  }
+  return names;
+}
+
+}  // namespace
+
+std::string_view isa_name(Isa isa) {
+  constexpr std::array<std::string_view, 3> kNames = {"scalar", "avx2", "avx512"};
+  return kNames[static_cast<size_t>(isa)];
+}
+
+std::vector<Isa> supported_isas() {
+  std::vector<Isa> isas;
+  if (has(cpuid(1).ecx, kLeaf1Ecx)) {
+    const uint32_t features = cpuid(7).ebx;
+    const uint32_t state = saved_state();
+    const bool avx2 = has(features, kAvx2Leaf7Ebx) && has(state, kYmmState);
+    if (avx2 && has(features, kAvx512Leaf7Ebx) && has(state, kZmmState)) {
+      isas.push_back(Isa::kAvx512);
+    }
+    if (avx2) {
+      isas.push_back(Isa::kAvx2);
+    }
+  }
+  isas.push_back(Isa::kScalar);
+  return isas;
+}
+
+Isa chosen_isa() {
+  const std::vector<Isa> isas = supported_isas();
+  const char* wish = std::getenv(kVariable);
+  if (wish == nullptr || *wish == '\0') {
+    return isas.front();
+  }
+  const auto found = std::ranges::find(isas, std::string_view(wish), isa_name);
+  if (found == isas.end()) {
+    throw Error(fmt::format("environment variable {}", kVariable),
+                fmt::format("one of {} (what this CPU supports)", names_of(isas)),
+                fmt::format("\"{}\"", wish));
+  }
+  return *found;
+}
+
+}  // namespace sluice::cpu

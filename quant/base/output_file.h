@@ -1,0 +1,39 @@
+// A file that appears only when it is complete: written beside its final name, renamed by commit().
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string_view>
+
+namespace sluice {
+
+/// Move-only. The destructor of an uncommitted file removes what was written.
+class OutputFile {
+ public:
+  /// Opens "<path>.part-<pid>" for writing. Throws Error naming `path` when that fails.
+  explicit OutputFile(std::filesystem::path path);
+  ~OutputFile();
+  OutputFile(OutputFile&& other) noexcept;
+  OutputFile& operator=(OutputFile&&) = delete;
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  /// Throws Error when the disk is full or the write fails.
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text);
+  [[nodiscard]] int64_t bytes_written() const { return bytes_written_; }
+  /// Flushes, syncs, closes and renames to the final path. Throws Error.
+  void commit();
+
+ private:
+  void discard() noexcept;
+
+  std::filesystem::path path_;
+  std::filesystem::path part_path_;
+  int fd_ = -1;
+  int64_t bytes_written_ = 0;
+};
+
+}  // namespace sluice
