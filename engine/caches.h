@@ -1,4 +1,5 @@
-// What every layer remembers of every token: the latent row (latent, then rotated rope part) and the indexer's key.
+// What every layer remembers of every token: the latent row (latent, then rotated rope part) and the
+// indexer's key.
 #pragma once
 
 #include <cstddef>
@@ -31,7 +32,8 @@ class KvCache {
   [[nodiscard]] cpu::CacheRows index_rows(int64_t layer) const;   // [capacity, d_index]
   /// Stores the row of `position`, rounding to the cache's type.
   void store_latent(const cpu::Kernels& kernels, int64_t layer, int64_t position, std::span<const float> row);
-  void store_index_key(const cpu::Kernels& kernels, int64_t layer, int64_t position, std::span<const float> key);
+  void store_index_key(const cpu::Kernels& kernels, int64_t layer, int64_t position,
+                       std::span<const float> key);
 
   /// Raw bytes of the first `positions` rows of a layer, for saving and loading.
   [[nodiscard]] std::span<std::byte> latent_bytes(int64_t layer, int64_t positions);

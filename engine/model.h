@@ -27,7 +27,7 @@ class Model {
   /// Throws Error saying that this file holds no tokenizer when there is none.
   [[nodiscard]] const Tokenizer& tokenizer() const;
 
-  [[nodiscard]] int64_t parameters() const;     // elements of all tensors
+  [[nodiscard]] int64_t parameters() const;  // elements of all tensors
   [[nodiscard]] int64_t tensor_bytes() const;
   /// Dominant weight type by bytes, for titles: "NVFP4".
   [[nodiscard]] std::string type_name() const;

@@ -1,4 +1,5 @@
-// A model made ready to compute: workers, backend, experts and working memory for a batch; the forward pass over them.
+// A model made ready to compute: workers, backend, experts and working memory for a batch; the forward pass
+// over them.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +18,8 @@ namespace sluice {
 enum class AttentionMode { kSparse, kDense };
 
 struct RuntimeOptions {
-  int64_t threads = 0;        // 0 = all physical cores
-  int64_t max_batch = 512;    // tokens per forward pass (-ub)
+  int64_t threads = 0;      // 0 = all physical cores
+  int64_t max_batch = 512;  // tokens per forward pass (-ub)
   AttentionMode attention = AttentionMode::kSparse;
 };
 
@@ -26,17 +27,17 @@ struct RuntimeOptions {
 enum class Logits { kNone, kLast, kAll };
 
 struct ForwardRequest {
-  std::span<const int32_t> ids;      // 1 .. max_batch tokens
-  int64_t first_position = 0;        // of ids[0]; the cache holds all earlier ones
+  std::span<const int32_t> ids;  // 1 .. max_batch tokens
+  int64_t first_position = 0;    // of ids[0]; the cache holds all earlier ones
   Logits logits = Logits::kLast;
   ForwardObserver* observer = nullptr;
-  std::stop_token stop;              // asked once per layer
+  std::stop_token stop;  // asked once per layer
 };
 
 class Runtime {
  public:
-  /// Keeps a reference to `model`. Throws Error for options that it cannot satisfy (sparse attention on a model without an
-  /// indexer is an Error, never a silent change to dense).
+  /// Keeps a reference to `model`. Throws Error for options that it cannot satisfy (sparse attention on a
+  /// model without an indexer is an Error, never a silent change to dense).
   Runtime(const Model& model, const RuntimeOptions& options);
   ~Runtime();
   Runtime(const Runtime&) = delete;
@@ -47,10 +48,10 @@ class Runtime {
   /// One line on what runs: "2 threads, avx512, sparse attention: top 2048 of the indexer".
   [[nodiscard]] std::string description() const;
 
-  /// Computes the tokens, writes their cache rows, and returns logits: none, one row, or a row per token, each
-  /// [vocab_size]; valid until the next call. Returns false in `completed` when it was stopped: then nothing is valid but
-  /// cache rows before first_position.
-  /// Throws Error when an id is outside the vocabulary or a position outside the cache.
+  /// Computes the tokens, writes their cache rows, and returns logits: none, one row, or a row per token,
+  /// each [vocab_size]; valid until the next call. Returns false in `completed` when it was stopped: then
+  /// nothing is valid but cache rows before first_position. Throws Error when an id is outside the vocabulary
+  /// or a position outside the cache.
   struct Result {
     bool completed = true;
     MatrixView<const float> logits;
@@ -58,6 +59,9 @@ class Runtime {
   Result forward(const ForwardRequest& request, KvCache& cache);
 
  private:
+  Result run_layers(const ForwardRequest& request, KvCache& cache);
+  MatrixView<const float> head(const ForwardRequest& request, MatrixView<float> x);
+
   struct Parts;
   const Model& model_;
   RuntimeOptions options_;

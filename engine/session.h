@@ -1,4 +1,5 @@
-// A conversation's state: the tokens so far and their cache. Reuses the longest common prefix of what it already holds.
+// A conversation's state: the tokens so far and their cache. Reuses the longest common prefix of what it
+// already holds.
 #pragma once
 
 #include <cstdint>
@@ -19,37 +20,40 @@ namespace sluice {
 using PrefillProgress = std::function<void(int64_t done, int64_t total)>;
 
 struct PrefillReport {
-  int64_t tokens = 0;      // of the prompt
-  int64_t cached = 0;      // of them, already in the cache
+  int64_t tokens = 0;  // of the prompt
+  int64_t cached = 0;  // of them, already in the cache
   double seconds = 0;
-  bool completed = true;   // false: stopped
+  bool completed = true;  // false: stopped
 };
 
 struct GenerateOptions {
-  int64_t max_tokens = -1;             // -1 = until the context is full
+  int64_t max_tokens = -1;  // -1 = until the context is full
   bool ignore_eos = false;
-  std::function<bool(int32_t)> on_token;  // called with each token as it is chosen (end-of-generation tokens not); false stops
+  std::function<bool(int32_t)>
+      on_token;  // called with each token as it is chosen (end-of-generation tokens not); false stops
   std::stop_token stop;
 };
 
 enum class StopReason { kEndOfGeneration, kMaxTokens, kContextFull, kStopped };
 
 struct GenerateReport {
-  std::vector<int32_t> ids;     // generated, without the end-of-generation token
+  std::vector<int32_t> ids;  // generated, without the end-of-generation token
   double seconds = 0;
   StopReason reason = StopReason::kEndOfGeneration;
 };
 
 class Session {
  public:
-  /// Context of `context` tokens. Keeps a reference to `runtime`. Throws Error when the context exceeds the model's.
+  /// Context of `context` tokens. Keeps a reference to `runtime`. Throws Error when the context exceeds the
+  /// model's.
   Session(Runtime& runtime, int64_t context, CacheType cache_type);
 
-  /// Makes `ids` the session's tokens: keeps the longest common prefix, computes the rest in batches. Afterwards logits()
-  /// are those of the last token. At least the last token is always computed. Throws Error when ids is empty, holds an id
-  /// outside the vocabulary, or is longer than the context (naming both numbers). When stopped, the session holds the
-  /// tokens that were completed.
-  PrefillReport prefill(std::span<const int32_t> ids, const PrefillProgress& progress = {}, std::stop_token stop = {});
+  /// Makes `ids` the session's tokens: keeps the longest common prefix, computes the rest in batches.
+  /// Afterwards logits() are those of the last token. At least the last token is always computed. Throws
+  /// Error when ids is empty, holds an id outside the vocabulary, or is longer than the context (naming both
+  /// numbers). When stopped, the session holds the tokens that were completed.
+  PrefillReport prefill(std::span<const int32_t> ids, const PrefillProgress& progress = {},
+                        std::stop_token stop = {});
 
   /// Appends one token and computes its logits. Throws Error when the context is full.
   void append(int32_t id);
@@ -67,16 +71,21 @@ class Session {
   /// Forgets all but the first `count` tokens.
   void truncate(int64_t count);
 
-  /// Tokens, cache rows and logits to a file (written aside, then renamed), and back. Loading throws Error when the file
-  /// is of another model, cache type or a longer context, or is damaged; the session is then unchanged.
+  /// Tokens, cache rows and logits to a file (written aside, then renamed), and back. Loading throws Error
+  /// when the file is of another model, cache type or a longer context, or is damaged; the session is then
+  /// unchanged.
   void save(const std::filesystem::path& path);
   void load(const std::filesystem::path& path);
 
  private:
+  void check_ids(std::span<const int32_t> ids) const;
+  // Computes ids at the end of tokens_ and appends them; false when stopped (then nothing changes).
+  bool compute(std::span<const int32_t> ids, bool want_logits, const std::stop_token& stop);
+
   Runtime& runtime_;
   KvCache cache_;
-  std::vector<int32_t> tokens_;   // all of them computed and in the cache
-  std::vector<float> logits_;     // after tokens_.back(), or empty
+  std::vector<int32_t> tokens_;  // all of them computed and in the cache
+  std::vector<float> logits_;    // after tokens_.back(), or empty
 };
 
 }  // namespace sluice

@@ -45,7 +45,8 @@ int64_t l3_bytes(hwloc_topology_t topology) {
 Machine probe_machine() {
   const Topology topology = load_topology();
   Machine machine;
-  // hwloc's default topology already leaves out processing units that the process may not use (cgroups, affinity).
+  // hwloc's default topology already leaves out processing units that the process may not use (cgroups,
+  // affinity).
   machine.hardware_threads = std::max<int64_t>(count(topology.get(), HWLOC_OBJ_PU), 1);
   machine.cores = std::max<int64_t>(count(topology.get(), HWLOC_OBJ_CORE), 1);
   machine.numa_nodes = std::max<int64_t>(count(topology.get(), HWLOC_OBJ_NUMANODE), 1);

@@ -12,7 +12,8 @@ namespace sluice::offload {
 
 struct Workers::Arena {
   explicit Arena(int threads)
-      : limit(oneapi::tbb::global_control::max_allowed_parallelism, static_cast<size_t>(threads)), arena(threads) {}
+      : limit(oneapi::tbb::global_control::max_allowed_parallelism, static_cast<size_t>(threads)),
+        arena(threads) {}
   // Without it oneTBB caps its pool at the number of processors, and `-t 8` on two cores would run on two.
   oneapi::tbb::global_control limit;
   oneapi::tbb::task_arena arena;

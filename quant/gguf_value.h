@@ -29,6 +29,8 @@ using GgufValue = std::variant<uint8_t, int8_t, uint16_t, int16_t, uint32_t, int
                                GgufArray, uint64_t, int64_t, double>;
 
 GgufType gguf_type_of(const GgufValue& value);
+/// Type of the elements.
+GgufType gguf_element_type_of(const GgufArray& array);
 
 struct GgufEntry {
   std::string key;
@@ -47,6 +49,8 @@ class GgufMetadata {
   [[nodiscard]] const GgufValue* find(std::string_view key) const;
   [[nodiscard]] const std::vector<GgufEntry>& entries() const { return entries_; }
   [[nodiscard]] const std::string& source() const { return source_; }
+  /// "SOURCE: key KEY", the subject of an Error about that key.
+  [[nodiscard]] std::string subject_of(std::string_view key) const;
 
   /// Typed look-ups. `get` throws Error when the key is absent or holds another type; `get_or` only for another
   /// type. T is one of GgufValue's scalar alternatives or std::string.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <span>
@@ -15,7 +16,22 @@
 namespace sluice::quant {
 
 /// Element types that checkpoints hold.
-enum class SafetensorsType { kBool, kU8, kI8, kF8E4M3, kI16, kU16, kF16, kBF16, kI32, kU32, kF32, kF64, kI64, kU64 };
+enum class SafetensorsType {
+  kBool,
+  kU8,
+  kI8,
+  kF8E4M3,
+  kI16,
+  kU16,
+  kF16,
+  kBF16,
+  kI32,
+  kU32,
+  kF32,
+  kF64,
+  kI64,
+  kU64
+};
 /// "BF16", "F8_E4M3" as in the header.
 std::string_view safetensors_type_name(SafetensorsType type);
 int64_t safetensors_type_bytes(SafetensorsType type);
@@ -34,12 +50,14 @@ std::vector<SafetensorsTensor> parse_safetensors(std::span<const std::byte> file
 /// A checkpoint: one .safetensors file, or every *.safetensors file of a directory.
 class SafetensorsCheckpoint {
  public:
-  /// Throws Error. When `model.safetensors.index.json` is present, each file that it names must exist and each
-  /// tensor that it places must be in that file; tensors it omits are still found.
+  /// Throws Error. When `model.safetensors.index.json` is present, each file that it names must exist and
+  /// each tensor that it places must be in that file; tensors it omits are still found.
   static SafetensorsCheckpoint open(const std::filesystem::path& path);
 
   /// In name order.
-  [[nodiscard]] const std::map<std::string, SafetensorsTensor, std::less<>>& tensors() const { return tensors_; }
+  [[nodiscard]] const std::map<std::string, SafetensorsTensor, std::less<>>& tensors() const {
+    return tensors_;
+  }
   /// Null when absent.
   [[nodiscard]] const SafetensorsTensor* find(std::string_view name) const;
 

@@ -17,9 +17,9 @@ struct MatrixView {
   int64_t row_stride = 0;  // in elements, >= cols
 
   MatrixView() = default;
-  MatrixView(T* data_, int64_t rows_, int64_t cols_) : MatrixView(data_, rows_, cols_, cols_) {}
-  MatrixView(T* data_, int64_t rows_, int64_t cols_, int64_t row_stride_)
-      : data(data_), rows(rows_), cols(cols_), row_stride(row_stride_) {
+  MatrixView(T* first, int64_t n_rows, int64_t n_cols) : MatrixView(first, n_rows, n_cols, n_cols) {}
+  MatrixView(T* first, int64_t n_rows, int64_t n_cols, int64_t stride)
+      : data(first), rows(n_rows), cols(n_cols), row_stride(stride) {
     assert(row_stride >= cols);
   }
   /// A mutable view reads as a const one.

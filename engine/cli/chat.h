@@ -1,0 +1,11 @@
+// `sluice chat`: an interactive chat, or one answer.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace sluice::cli {
+
+/// `exit_code` is set when the command ends with another than 0; it must outlive the parse.
+void add_chat_command(CLI::App& app, int& exit_code);
+
+}  // namespace sluice::cli

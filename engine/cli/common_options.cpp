@@ -1,0 +1,169 @@
+// Declares the shared flags and turns their values into what the engine takes.
+#include "engine/cli/common_options.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <map>
+#include <random>
+#include <system_error>
+
+#include "quant/base/error.h"
+
+namespace sluice::cli {
+namespace {
+
+constexpr const char* kEmbeddedModel = "tiny.gguf";
+
+std::filesystem::path installed_models_directory() {
+  std::error_code failure;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", failure);
+  if (failure) return {};
+  return program.parent_path().parent_path() / SLUICE_INSTALL_MODELS_SUBDIR;
+}
+
+[[noreturn]] void refuse_placement(const std::string& flag) {
+  throw Error(flag, "no placement flags: this version runs everything on the CPU", flag);
+}
+
+void add_placement_flags(CLI::App& app) {
+  const char* const group = "Placement (refused: this version runs everything on the CPU)";
+  for (const char* flag : {"--n-gpu-layers", "--n-cpu-moe", "--override-tensor"}) {
+    app.add_option_function<std::string>(flag, [flag](const std::string&) { refuse_placement(flag); })
+        ->group(group);
+  }
+  app.add_flag_callback("--cpu-moe", [] { refuse_placement("--cpu-moe"); })->group(group);
+}
+
+template <typename Stream>
+std::string read_stream(Stream& stream, const std::string& name) {
+  std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+  if (stream.bad()) throw Error(name, "a readable text", "an error while reading");
+  if (text.ends_with('\n')) text.pop_back();
+  if (text.ends_with('\r')) text.pop_back();
+  return text;
+}
+
+}  // namespace
+
+void ModelOptions::add_to(CLI::App& app) {
+  app.add_option("-m,--model", path,
+                 "Model file (GGUF); without it, the small model that comes with the program");
+}
+
+std::filesystem::path embedded_model_path() {
+  const std::filesystem::path source = std::filesystem::path(SLUICE_SOURCE_MODELS_DIR) / kEmbeddedModel;
+  const std::filesystem::path installed = installed_models_directory() / kEmbeddedModel;
+  std::error_code ignored;
+  if (std::filesystem::exists(source, ignored)) return source;
+  if (std::filesystem::exists(installed, ignored)) return installed;
+  throw Error("embedded model",
+              fmt::format("it at {} or {} (-m names another)", source.string(), installed.string()),
+              "no file at either place");
+}
+
+Model load_model(const ModelOptions& options) {
+  const std::filesystem::path path =
+      options.embedded() ? embedded_model_path() : std::filesystem::path(options.path);
+  Model model = Model::load(path);
+  spdlog::info("{}: {}, {} parameters, {}, {:.1f} MB", path.string(), model.config().name, model.parameters(),
+               model.type_name(), static_cast<double>(model.tensor_bytes()) / 1e6);
+  return model;
+}
+
+void ComputeOptions::add_to(CLI::App& app) {
+  const std::map<std::string, CacheType> cache_types{{"f32", CacheType::kF32}, {"bf16", CacheType::kBF16}};
+  const std::map<std::string, AttentionMode> modes{{"sparse", AttentionMode::kSparse},
+                                                   {"dense", AttentionMode::kDense}};
+  app.add_option("-c,--ctx-size", context, "Context in tokens; 0 = the model's (default 0)")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("N");
+  app.add_option("-t,--threads", threads, "Threads; 0 = all physical cores (default 0)")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("N");
+  app.add_option("--ubatch-size", max_batch, "Also -ub. Tokens per forward pass (default 512)")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  app.add_option("--cache-type-k", cache_type, "Also -ctk. Type of the attention cache (default bf16)")
+      ->transform(CLI::CheckedTransformer(cache_types).description(""))
+      ->type_name("f32|bf16");
+  app.add_option("--attention", attention, "Sparse attends to what the indexer selects (default sparse)")
+      ->transform(CLI::CheckedTransformer(modes).description(""))
+      ->type_name("sparse|dense");
+  add_placement_flags(app);
+}
+
+RuntimeOptions ComputeOptions::runtime() const {
+  RuntimeOptions options;
+  options.threads = threads;
+  options.max_batch = max_batch;
+  options.attention = attention;
+  return options;
+}
+
+int64_t ComputeOptions::context_for(const Model& model) const {
+  return context == 0 ? model.config().context_length : context;
+}
+
+void SamplingOptions::add_to(CLI::App& app) {
+  const char* const group = "Sampling";
+  app.add_option("-s,--seed", seed, "Seed; negative = a fresh one every time (default -1)")->group(group);
+  app.add_option("--temp", temperature,
+                 "Temperature; 0 = always the likeliest token (default 1; without -m 0.7)")
+      ->group(group);
+  app.add_option("--top-k", params.top_k, "Keep the K likeliest tokens; 0 = all (default 0)")->group(group);
+  app.add_option("--top-p", params.top_p, "Keep tokens up to this summed probability; 1 = all (default 0.95)")
+      ->group(group);
+  app.add_option("--min-p", params.min_p,
+                 "Drop tokens less likely than this share of the likeliest (default 0)")
+      ->group(group);
+  app.add_option("--repeat-penalty", params.repeat_penalty,
+                 "Divide logits of recent tokens; 1 = off (default 1)")
+      ->group(group);
+  app.add_option("--repeat-last-n", params.repeat_last_n,
+                 "Tokens the penalty looks back on; -1 = all (default 64)")
+      ->group(group);
+}
+
+SamplingParams SamplingOptions::resolve(const ModelOptions& model) const {
+  SamplingParams resolved = params;
+  resolved.temperature = temperature.value_or(model.embedded() ? 0.7F : 1.0F);
+  resolved.seed = seed < 0 ? std::random_device{}() : static_cast<uint64_t>(seed);
+  resolved.check();
+  return resolved;
+}
+
+void PromptOptions::add_to(CLI::App& app) {
+  CLI::Option* const prompt = app.add_option("-p,--prompt", text, "The prompt");
+  app.add_option("-f,--file", file, "Read the prompt from a file; - is standard input")->excludes(prompt);
+}
+
+std::string PromptOptions::read() const {
+  if (text.has_value()) return *text;
+  if (file.empty() || file == "-") return read_stream(std::cin, "standard input");
+  if (std::filesystem::is_directory(file)) throw Error(file, "a text file", "a directory");
+  std::ifstream stream(file, std::ios::binary);
+  if (!stream) throw Error(file, "a readable file", system_error_text(errno));
+  return read_stream(stream, file);
+}
+
+void let_last_value_win(CLI::App& command) {
+  for (CLI::Option* const option : command.get_options()) {
+    option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  }
+}
+
+void add_log_level(CLI::App& app) {
+  app.add_option_function<std::string>(
+         "--log-level", [](const std::string& level) { spdlog::set_level(spdlog::level::from_str(level)); },
+         "How much to tell on standard error (default warning)")
+      ->check(CLI::IsMember({"trace", "debug", "info", "warning", "error", "off"}).description(""))
+      ->type_name("trace|debug|info|warning|error|off");
+}
+
+}  // namespace sluice::cli

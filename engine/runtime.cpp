@@ -1,0 +1,150 @@
+#include "engine/runtime.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "engine/backends/cpu_backend.h"
+#include "kernels_cpu/kernels_cpu.h"
+#include "offload/experts.h"
+#include "offload/machine.h"
+#include "offload/workers.h"
+#include "quant/base/error.h"
+
+namespace sluice {
+namespace {
+
+std::vector<offload::ExpertLayer> expert_layers(const ModelWeights& weights) {
+  std::vector<offload::ExpertLayer> layers;
+  for (const LayerWeights& layer : weights.layers) {
+    layers.push_back(layer.experts);
+  }
+  return layers;
+}
+
+}  // namespace
+
+struct Runtime::Parts {
+  Parts(const Model& model, const RuntimeOptions& options)
+      : isa(cpu::chosen_isa()),
+        workers(options.threads),
+        layers(expert_layers(model.weights())),
+        experts(layers, model.config().d_model, model.config().d_expert, model.config().router.experts_used,
+                options.max_batch, cpu::kernels_for(isa), workers),
+        backend(model, cpu::kernels_for(isa), workers, options.max_batch),
+        residual(static_cast<size_t>(options.max_batch * model.config().d_model)) {}
+
+  cpu::Isa isa;
+  offload::Workers workers;
+  std::vector<offload::ExpertLayer> layers;
+  offload::Experts experts;
+  CpuBackend backend;
+  std::vector<float> residual;  // [max_batch, d_model]: the stream that all layers add to
+  std::vector<float> logits;    // [1 or n_tokens, vocab]; grows when all positions are asked for
+};
+
+Runtime::Runtime(const Model& model, const RuntimeOptions& options) : model_(model), options_(options) {
+  if (options_.threads == 0) {
+    options_.threads = offload::probe_machine().cores;
+  }
+  if (options_.threads < 1 || options_.threads > 1024) {
+    throw Error("-t/--threads", "1 to 1024", std::to_string(options_.threads));
+  }
+  if (options_.max_batch < 1 || options_.max_batch > 65536) {
+    throw Error("-ub/--ubatch-size", "1 to 65536", std::to_string(options_.max_batch));
+  }
+  if (options_.attention == AttentionMode::kSparse && !model.config().has_indexer) {
+    throw Error(model.path().string(), "indexer tensors, which --attention sparse needs",
+                "none; --attention dense runs without them");
+  }
+  parts_ = std::make_unique<Parts>(model_, options_);
+}
+
+Runtime::~Runtime() = default;
+
+std::string Runtime::description() const {
+  const std::string attention =
+      options_.attention == AttentionMode::kSparse
+          ? fmt::format("sparse attention (top {} by the indexer)", model_.config().index_top_k)
+          : std::string("dense attention");
+  return fmt::format("CPU, {} thread{}, {} kernels with float32 activations, {}", options_.threads,
+                     options_.threads == 1 ? "" : "s", cpu::isa_name(parts_->isa), attention);
+}
+
+Runtime::Result Runtime::forward(const ForwardRequest& request, KvCache& cache) {
+  const ModelConfig& config = model_.config();
+  const auto n = static_cast<int64_t>(request.ids.size());
+  if (n < 1 || n > options_.max_batch) {
+    throw Error("forward pass", fmt::format("1 to {} tokens", options_.max_batch), std::to_string(n));
+  }
+  if (request.first_position < 0 || request.first_position + n > cache.capacity()) {
+    throw Error("-c/--ctx-size", fmt::format("room for {} tokens", request.first_position + n),
+                fmt::format("a context of {}", cache.capacity()));
+  }
+  for (const int32_t id : request.ids) {
+    if (id < 0 || id >= config.vocab_size) {
+      throw Error("token id", fmt::format("0 to {}", config.vocab_size - 1), std::to_string(id));
+    }
+  }
+  return run_layers(request, cache);
+}
+
+// The model specification's section 2, one line per block.
+Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cache) {
+  const ModelConfig& config = model_.config();
+  Backend& backend = parts_->backend;
+  ForwardObserver* const observer = request.observer;
+  const int64_t first = request.first_position;
+  const Batch batch{request.ids, first, options_.attention, &cache, observer};
+  const MatrixView<float> x(parts_->residual.data(), batch.n_tokens(), config.d_model);
+
+  backend.embed(batch, x);
+  if (observer != nullptr) {
+    observer->embedding(first, x);
+  }
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    if (request.stop.stop_requested()) {
+      return {.completed = false, .logits = {}};
+    }
+    backend.attention(layer, batch, x);
+    if (config.is_dense_layer(layer)) {
+      backend.dense_ffn(layer, x);
+    } else {
+      const Backend::Routed routed = backend.route(layer, x);
+      if (observer != nullptr) {
+        observer->routes(layer, first, routed.routes);
+      }
+      parts_->experts.add(layer, routed.f, routed.routes, x);
+      backend.shared_expert(layer, routed.f, x);
+    }
+    if (observer != nullptr) {
+      observer->layer_output(layer, first, x);
+    }
+  }
+  return {.completed = true, .logits = head(request, x)};
+}
+
+MatrixView<const float> Runtime::head(const ForwardRequest& request, MatrixView<float> x) {
+  const int64_t vocab = model_.config().vocab_size;
+  if (request.logits == Logits::kNone && request.observer == nullptr) {
+    return {};
+  }
+  // Only the rows that somebody asked for go through the norm and the head.
+  const bool last_only = request.logits != Logits::kAll && request.observer == nullptr;
+  const MatrixView<float> normed = last_only ? x.rows_from(x.rows - 1, 1) : x;
+  parts_->backend.final_norm(normed);
+  if (request.observer != nullptr) {
+    request.observer->final_norm(request.first_position, normed);
+  }
+  if (request.logits == Logits::kNone) {
+    return {};
+  }
+  const MatrixView<float> rows =
+      request.logits == Logits::kAll ? normed : normed.rows_from(normed.rows - 1, 1);
+  parts_->logits.resize(std::max(parts_->logits.size(), static_cast<size_t>(rows.rows * vocab)));
+  const MatrixView<float> logits(parts_->logits.data(), rows.rows, vocab);
+  parts_->backend.head(rows, logits);
+  return logits;
+}
+
+}  // namespace sluice

@@ -1,0 +1,76 @@
+// mmap behind an owner.
+#include "quant/mapped_file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "quant/base/error.h"
+
+namespace sluice::quant {
+namespace {
+
+// Closes on every way out of the constructor; the mapping itself needs no descriptor.
+class Descriptor {
+ public:
+  // Without O_NONBLOCK, opening a named pipe would wait for a writer before it could be refused.
+  explicit Descriptor(const std::filesystem::path& path)
+      : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {}
+  ~Descriptor() {
+    if (fd_ >= 0) {
+      ::close(fd_);
+    }
+  }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+
+  [[nodiscard]] int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
+}  // namespace
+
+MappedFile::MappedFile(const std::filesystem::path& path) {
+  const Descriptor file(path);
+  struct stat status {};
+  if (file.get() < 0 || ::fstat(file.get(), &status) != 0) {
+    throw Error(path.string(), "a readable file", system_error_text(errno));
+  }
+  if (!S_ISREG(status.st_mode)) {
+    throw Error(path.string(), "a regular file", S_ISDIR(status.st_mode) ? "a directory" : "a special file");
+  }
+  const auto size = static_cast<size_t>(status.st_size);
+  if (size == 0) {
+    return;  // mmap refuses to map nothing
+  }
+  void* mapping = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0);
+  if (mapping == MAP_FAILED) {
+    throw Error(path.string(), "a file that can be mapped into memory", system_error_text(errno));
+  }
+  data_ = static_cast<const std::byte*>(mapping);
+  size_ = size;
+}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) {
+    ::munmap(const_cast<std::byte*>(data_), size_);
+  }
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  MappedFile moved(std::move(other));
+  std::swap(data_, moved.data_);
+  std::swap(size_, moved.size_);
+  return *this;
+}
+
+}  // namespace sluice::quant

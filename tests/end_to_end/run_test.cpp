@@ -1,0 +1,154 @@
+// `sluice run` and what all commands share: exit codes, one-line errors, standard output kept clean.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "support/run_program.h"
+#include "support/temporary_directory.h"
+#include "support/tiny_chat_model.h"
+
+namespace sluice::testing {
+namespace {
+
+Arguments run_arguments(const Arguments& more) {
+  Arguments arguments{"run", "-m", tiny_chat_model().string(), "-c", "512", "--top-k", "20", "-t", "2"};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+// Exit code 1 and a single line that names what is wrong.
+void expect_failure(const ProgramResult& result, const std::string& part) {
+  EXPECT_EQ(result.exit_code, 1) << result.err;
+  EXPECT_TRUE(result.err.starts_with("sluice: error: ")) << result.err;
+  EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+  EXPECT_NE(result.err.find(part), std::string::npos) << result.err;
+  EXPECT_EQ(result.out, "");
+}
+
+void expect_usage_error(const ProgramResult& result, const std::string& part) {
+  EXPECT_EQ(result.exit_code, 2) << result.err;
+  EXPECT_NE(result.err.find(part), std::string::npos) << result.err;
+  EXPECT_EQ(result.out, "");
+}
+
+TEST(Run, JsonReportIsOneObject) {
+  const ProgramResult result = run_sluice(run_arguments({"-p", "the", "-n", "12", "-s", "1", "--json"}));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const nlohmann::json json = nlohmann::json::parse(result.out);
+  EXPECT_EQ(json.at("prompt_tokens"), 2);  // BOS and "the"
+  EXPECT_EQ(json.at("ids").size(), 12U);
+  EXPECT_EQ(json.at("stop_reason"), "max_tokens");
+  EXPECT_GT(json.at("timings").at("generated_seconds").get<double>(), 0.0);
+  EXPECT_FALSE(json.at("text").get<std::string>().empty());
+}
+
+TEST(Run, TextIsThatOfTheJsonReport) {
+  const ProgramResult json = run_sluice(run_arguments({"-p", "in", "-n", "9", "-s", "4", "--json"}));
+  const ProgramResult text = run_sluice(run_arguments({"-p", "in", "-n", "9", "-s", "4"}));
+  ASSERT_EQ(text.exit_code, 0) << text.err;
+  EXPECT_EQ(text.out, nlohmann::json::parse(json.out).at("text").get<std::string>() + "\n");
+  const ProgramResult echo = run_sluice(run_arguments({"-p", "in", "-n", "9", "-s", "4", "--echo"}));
+  EXPECT_EQ(echo.out, std::string("in").append(text.out));
+}
+
+TEST(Run, SeedDecidesTheText) {
+  const auto text = [](const std::string& seed, const std::string& batch) {
+    return run_sluice(run_arguments({"-p", "the end", "-n", "24", "-s", seed, "-ub", batch})).out;
+  };
+  EXPECT_EQ(text("7", "512"), text("7", "512"));
+  EXPECT_NE(text("7", "512"), text("8", "512"));
+}
+
+TEST(Run, PromptComesFromAFileOrStandardInput) {
+  const Arguments more{"-n", "4", "-s", "1"};
+  ProgramOptions piped;
+  piped.input = "than\n";
+  const std::string from_input = run_sluice(run_arguments(more), piped).out;
+  Arguments flagged = more;
+  flagged.insert(flagged.end(), {"-p", "than"});
+  EXPECT_EQ(from_input, run_sluice(run_arguments(flagged)).out);
+  Arguments dash = more;
+  dash.insert(dash.end(), {"-f", "-"});
+  EXPECT_EQ(from_input, run_sluice(run_arguments(dash), piped).out);
+}
+
+TEST(Run, ContextEndsTheText) {
+  const ProgramResult result =
+      run_sluice({"run", "-m", tiny_chat_model().string(), "-c", "20", "--temp", "0", "-p", "abc", "--json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(nlohmann::json::parse(result.out).at("stop_reason"), "context_full");
+}
+
+TEST(Run, MarkersAreTextUnlessAskedFor) {
+  const auto prompt_tokens = [](const Arguments& more) {
+    const ProgramResult result = run_sluice(run_arguments(more));
+    return nlohmann::json::parse(result.out).at("prompt_tokens").get<int>();
+  };
+  EXPECT_EQ(prompt_tokens({"-p", "<think>", "-n", "1", "--json", "--special"}), 2);
+  EXPECT_GT(prompt_tokens({"-p", "<think>", "-n", "1", "--json"}), 2);
+}
+
+TEST(Run, ErrorsAreOneLine) {
+  expect_failure(run_sluice({"run", "-m", "/nonexistent/model.gguf", "-p", "a"}), "/nonexistent/model.gguf");
+  expect_failure(run_sluice(run_arguments({"-p",
+                                           "a\xFF"
+                                           "b"})),
+                 "UTF-8");
+  expect_failure(run_sluice(run_arguments({"-f", "/nonexistent/prompt"})), "/nonexistent/prompt");
+  expect_failure(run_sluice(run_arguments({"-p", "a", "--top-p", "7"})), "top-p");
+  expect_failure(run_sluice({"run", "-m", tiny_model_without_tokenizer().string(), "-p", "a"}), "tokenizer");
+  TemporaryDirectory directory;
+  expect_failure(run_sluice(run_arguments({"-f", directory.path().string()})), "directory");
+}
+
+TEST(Run, ContextTooShortNamesBothNumbers) {
+  const ProgramResult result =
+      run_sluice({"run", "-m", tiny_chat_model().string(), "-c", "32", "-p", std::string(100, 'x')});
+  expect_failure(result, "32");
+  EXPECT_NE(result.err.find("101"), std::string::npos) << result.err;
+  expect_failure(run_sluice({"run", "-m", tiny_chat_model().string(), "-c", "200001", "-p", "a"}), "200001");
+}
+
+TEST(Run, PlacementIsRefused) {
+  for (const Arguments& flags : {Arguments{"-ngl", "99"}, {"-ncmoe", "3"}, {"-cmoe"}, {"-ot", "exps=CPU"}}) {
+    Arguments more{"-p", "a"};
+    more.insert(more.end(), flags.begin(), flags.end());
+    expect_failure(run_sluice(run_arguments(more)), "CPU");
+  }
+}
+
+TEST(Run, ClosedOutputEndsItQuietly) {
+  ProgramOptions options;
+  options.close_output = true;
+  const ProgramResult result = run_sluice(run_arguments({"-p", "a", "-n", "50"}), options);
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_EQ(result.err, "");
+}
+
+TEST(CommandLine, WrongUsageIsCode2) {
+  expect_usage_error(run_sluice({"chat", "--no-such-flag"}), "--no-such-flag");
+  expect_usage_error(run_sluice({"no-such-command"}), "no-such-command");
+  expect_usage_error(run_sluice({}), "subcommand");
+  expect_usage_error(run_sluice({"run", "-c", "many", "-p", "a"}), "ctx-size");
+  expect_usage_error(run_sluice({"run", "-ctk", "q3", "-p", "a"}), "cache-type-k");
+  expect_usage_error(run_sluice({"run", "--attention", "lazy", "-p", "a"}), "attention");
+}
+
+TEST(CommandLine, HelpHasAnExample) {
+  for (const char* command :
+       {"chat", "run", "perplexity", "convert", "quantize", "inspect", "tokenize", "logits"}) {
+    const ProgramResult result = run_sluice({command, "--help"});
+    EXPECT_EQ(result.exit_code, 0);
+    EXPECT_EQ(result.err, "");
+    EXPECT_NE(result.out.find(std::string("sluice ") + command), std::string::npos) << result.out;
+    EXPECT_NE(result.out.find("Example"), std::string::npos) << result.out;
+  }
+  const ProgramResult version = run_sluice({"--version"});
+  EXPECT_EQ(version.exit_code, 0);
+  EXPECT_TRUE(version.out.starts_with("sluice ")) << version.out;
+}
+
+}  // namespace
+}  // namespace sluice::testing
