@@ -39,7 +39,10 @@ const float* as_floats(const quant::WeightView& w) {
 }  // namespace
 
 int64_t matmul_scratch_floats(int64_t cols) {
-  return tile_rows(cols) * tile_stride(cols) + kScratchSlack;
+  // The tile of a narrower matrix can be the larger one (rows are rounded down), so this bounds them all.
+  const int64_t most_values = std::max(kTileFloats, kLeastTileRows * cols);
+  const int64_t most_padding = kMostTileRows * tile_stride(1);
+  return most_values + most_padding + kScratchSlack;
 }
 
 void matmul_rows(const Kernels& kernels, const quant::WeightView& w, int64_t row_begin, int64_t row_end,

@@ -10,7 +10,7 @@
 
 namespace sluice::cpu {
 
-/// Floats of scratch that matmul_rows needs for a weight of `cols` columns.
+/// Floats of scratch that matmul_rows needs for a weight of at most `cols` columns.
 int64_t matmul_scratch_floats(int64_t cols);
 
 /// y[t][r] = w.scale * sum_k w[r][k] * x[t][k] for r in [row_begin, row_end) and every token t.

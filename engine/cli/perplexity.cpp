@@ -157,7 +157,11 @@ void add_perplexity_command(CLI::App& app) {
   command->get_option("--ctx-size")->description("Tokens per window; 0 = the model's context (default 512)");
   command->add_option("-f,--file", options->file, "Text to score; - is standard input")->required();
   command->add_option("--chunks", options->chunks, "Score this many windows; -1 = all (default -1)")
-      ->check(CLI::PositiveNumber | CLI::IsMember({-1}))
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            return text == "0" ? std::string("0 windows score nothing") : std::string();
+          },
+          ""))
       ->type_name("N");
   const std::map<std::string, ScoreProtocol> protocols{{"half", ScoreProtocol::kHalf},
                                                        {"all", ScoreProtocol::kAll}};

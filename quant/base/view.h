@@ -22,10 +22,9 @@ struct MatrixView {
       : data(first), rows(n_rows), cols(n_cols), row_stride(stride) {
     assert(row_stride >= cols);
   }
-  /// A mutable view reads as a const one.
+  /// A mutable view reads as a const one, hence no `explicit`.
   template <typename U>
-    requires(std::is_const_v<T> && std::is_same_v<std::remove_const_t<T>, U>)
-  MatrixView(MatrixView<U> other)  // NOLINT(google-explicit-constructor): the point of it
+  requires std::is_same_v<T, const U> MatrixView(MatrixView<U> other)
       : MatrixView(other.data, other.rows, other.cols, other.row_stride) {}
 
   [[nodiscard]] std::span<T> row(int64_t r) const {
