@@ -18,9 +18,9 @@ bool can_quantize(DType dtype);
 /// Throws Error when the type cannot be decoded.
 void dequantize_row(DType dtype, std::span<const std::byte> blocks, std::span<float> values);
 
-/// Encodes by round-to-nearest with the scale of least squared error per block. Sizes as above. Non-finite input
-/// is the caller's to refuse (see find_non_finite in finite.h).
-/// Throws Error when the type cannot be encoded.
+/// Encodes by round-to-nearest with the scale of least squared error per block. Sizes as above. Non-finite
+/// input is the caller's to refuse (see find_non_finite in finite.h). Throws Error when the type cannot be
+/// encoded.
 void quantize_row(DType dtype, std::span<const float> values, std::span<std::byte> blocks);
 
 }  // namespace sluice::quant

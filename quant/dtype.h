@@ -33,8 +33,8 @@ inline constexpr uint32_t kDTypeIdCount = 41;
 
 struct DTypeInfo {
   DType dtype;
-  std::string_view name;        // as llama.cpp prints it: "Q8_0", "BF16"
-  int64_t elements_per_block;   // 1, 32, 64 or 256
+  std::string_view name;       // as llama.cpp prints it: "Q8_0", "BF16"
+  int64_t elements_per_block;  // 1, 32, 64 or 256
   int64_t bytes_per_block;
 };
 

@@ -20,7 +20,8 @@ inline constexpr uint64_t kGgufMaxArrayElements = uint64_t{1} << 30;
 inline constexpr size_t kGgufMaxNameBytes = 63;
 inline constexpr uint32_t kGgufMaxDims = 4;
 
-/// `general.alignment`, or 32 without that key. Throws Error unless it is a u32, a power of two and at least 8.
+/// `general.alignment`, or 32 without that key. Throws Error unless it is a u32, a power of two and at
+/// least 8.
 int64_t gguf_alignment(const GgufMetadata& metadata);
 
 /// `bytes` rounded up to a multiple of `alignment`. The result must fit int64_t.

@@ -27,8 +27,8 @@ GgufHeader parse_gguf(std::span<const std::byte> file, const std::string& source
 /// An opened model file. Owns the mappings that its tensors point into.
 class GgufFile {
  public:
-  /// `path` is a single file or shard 1 of N ("name-00001-of-000NN.gguf"; it may hold metadata only); the other
-  /// shards are found beside it. Throws Error naming the file, key or tensor.
+  /// `path` is a single file or shard 1 of N ("name-00001-of-000NN.gguf"; it may hold metadata only); the
+  /// other shards are found beside it. Throws Error naming the file, key or tensor.
   static GgufFile open(const std::filesystem::path& path);
 
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }

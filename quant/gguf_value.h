@@ -1,4 +1,5 @@
-// Metadata values of a GGUF file, with the file's own types kept (readers of the format are strict about them).
+// Metadata values of a GGUF file, with the file's own types kept (readers of the format are strict about
+// them).
 #pragma once
 
 #include <cstdint>
@@ -12,8 +13,19 @@ namespace sluice::quant {
 
 /// Value type ids as stored.
 enum class GgufType : uint32_t {
-  kU8 = 0, kI8 = 1, kU16 = 2, kI16 = 3, kU32 = 4, kI32 = 5, kF32 = 6, kBool = 7, kString = 8, kArray = 9,
-  kU64 = 10, kI64 = 11, kF64 = 12,
+  kU8 = 0,
+  kI8 = 1,
+  kU16 = 2,
+  kI16 = 3,
+  kU32 = 4,
+  kI32 = 5,
+  kF32 = 6,
+  kBool = 7,
+  kString = 8,
+  kArray = 9,
+  kU64 = 10,
+  kI64 = 11,
+  kF64 = 12,
 };
 
 /// "u32", "string", "array".
@@ -25,8 +37,8 @@ using GgufArray =
                  std::vector<uint32_t>, std::vector<int32_t>, std::vector<float>, std::vector<bool>,
                  std::vector<std::string>, std::vector<uint64_t>, std::vector<int64_t>, std::vector<double>>;
 
-using GgufValue = std::variant<uint8_t, int8_t, uint16_t, int16_t, uint32_t, int32_t, float, bool, std::string,
-                               GgufArray, uint64_t, int64_t, double>;
+using GgufValue = std::variant<uint8_t, int8_t, uint16_t, int16_t, uint32_t, int32_t, float, bool,
+                               std::string, GgufArray, uint64_t, int64_t, double>;
 
 GgufType gguf_type_of(const GgufValue& value);
 /// Type of the elements.
@@ -52,8 +64,8 @@ class GgufMetadata {
   /// "SOURCE: key KEY", the subject of an Error about that key.
   [[nodiscard]] std::string subject_of(std::string_view key) const;
 
-  /// Typed look-ups. `get` throws Error when the key is absent or holds another type; `get_or` only for another
-  /// type. T is one of GgufValue's scalar alternatives or std::string.
+  /// Typed look-ups. `get` throws Error when the key is absent or holds another type; `get_or` only for
+  /// another type. T is one of GgufValue's scalar alternatives or std::string.
   template <typename T>
   [[nodiscard]] T get(std::string_view key) const;
   template <typename T>

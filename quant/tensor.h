@@ -12,7 +12,8 @@
 
 namespace sluice::quant {
 
-/// Rows of quantized blocks, row-major: row r is the `cols` inputs of output r. Non-owning, trivially copyable.
+/// Rows of quantized blocks, row-major: row r is the `cols` inputs of output r. Non-owning, trivially
+/// copyable.
 struct WeightView {
   DType dtype = DType::kF32;
   const std::byte* data = nullptr;

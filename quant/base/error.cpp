@@ -25,8 +25,7 @@ std::string one_line(std::string_view text) {
 }  // namespace
 
 Error::Error(std::string_view subject, std::string_view expected, std::string_view found)
-    : std::runtime_error(
-          one_line(fmt::format("{}: expected {}, found {}", subject, expected, found))),
+    : std::runtime_error(one_line(fmt::format("{}: expected {}, found {}", subject, expected, found))),
       subject_(subject),
       expected_(expected),
       found_(found) {}

@@ -7,7 +7,9 @@
 namespace sluice {
 
 /// bfloat16 is the top half of a float.
-constexpr float bf16_to_f32(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+constexpr float bf16_to_f32(uint16_t bits) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
 
 /// Round to nearest, ties to even; NaN stays NaN.
 constexpr uint16_t f32_to_bf16(float value) {

@@ -74,7 +74,10 @@ TEST_F(LogitsCommand, AreTheEnginesInEveryBatchSize) {
   const Model model = Model::load(files_.model());
   Runtime runtime(model, {.threads = 1});
   KvCache cache(model.config(), 23, CacheType::kF32);
-  const Runtime::Result expected = runtime.forward({.ids = ids_, .logits = Logits::kAll}, cache);
+  ForwardRequest request;
+  request.ids = ids_;
+  request.logits = Logits::kAll;
+  const Runtime::Result expected = runtime.forward(request, cache);
   for (const char* const batch : {"512", "7", "1"}) {
     ASSERT_EQ(run({"--ids", list, "--last", "5", "-ub", batch}).exit_code, 0);
     const Npy<float> written(files_.path("out.npy"));

@@ -56,8 +56,10 @@ double token_by_token(const std::string& model_path, const std::string& text, in
        begin += static_cast<size_t>(context) - 1) {
     int32_t previous = 0;  // BOS
     for (int64_t position = 0; position < context - 1; ++position) {
-      const Runtime::Result result = runtime.forward(
-          {.ids = {&previous, 1}, .first_position = position, .logits = Logits::kLast}, cache);
+      ForwardRequest request;
+      request.ids = {&previous, 1};
+      request.first_position = position;
+      const Runtime::Result result = runtime.forward(request, cache);
       previous = ids[begin + static_cast<size_t>(position)];
       sum += negative_log_likelihood(result.logits.row(0), previous);
       ++count;

@@ -20,7 +20,9 @@ int64_t Random::integer(int64_t low, int64_t high) {
   return std::uniform_int_distribution<int64_t>(low, high)(engine_);
 }
 
-float Random::uniform(float low, float high) { return std::uniform_real_distribution<float>(low, high)(engine_); }
+float Random::uniform(float low, float high) {
+  return std::uniform_real_distribution<float>(low, high)(engine_);
+}
 
 std::vector<float> Random::normal(int64_t n, float deviation) {
   std::normal_distribution<float> distribution(0.0F, deviation);
