@@ -1,0 +1,123 @@
+// The forward pass on small random models: reference against backend, batching, attention modes, saved
+// sessions.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "engine/backends/reference.h"
+#include "engine/convert/convert.h"
+#include "engine/engine.h"
+#include "quant/base/error.h"
+#include "support/compare.h"
+#include "support/random_tensors.h"
+#include "support/temporary_directory.h"
+#include "support/tiny_checkpoint.h"
+
+namespace sluice {
+namespace {
+
+using testing::Random;
+
+constexpr int64_t kTokens = 29;  // well past the index top-k of 8
+
+class Forward : public ::testing::Test {
+ protected:
+  Forward() : model_(make_model()), ids_(static_cast<size_t>(kTokens)) {
+    for (int32_t& id : ids_) {
+      id = static_cast<int32_t>(random_.integer(0, model_.config().vocab_size - 1));
+    }
+  }
+
+  Model make_model() {
+    std::filesystem::create_directories(directory_ / "checkpoint");
+    testing::write_tiny_checkpoint(directory_ / "checkpoint", {}, random_);
+    ConvertOptions options;
+    options.dtype = quant::DType::kBF16;
+    convert_checkpoint(directory_ / "checkpoint", directory_ / "model.gguf", options);
+    return Model::load(directory_ / "model.gguf");
+  }
+
+  // Logits of the last token when the prompt comes in batches of `batch`.
+  std::vector<float> last_logits(AttentionMode attention, int64_t batch, int64_t threads,
+                                 int64_t tokens = kTokens) {
+    Runtime runtime(model_, {.threads = threads, .max_batch = batch, .attention = attention});
+    Session session(runtime, 64, CacheType::kF32);
+    session.prefill(std::span(ids_).first(static_cast<size_t>(tokens)));
+    return {session.logits().begin(), session.logits().end()};
+  }
+
+  std::vector<float> reference(AttentionMode attention, AttentionForm form) {
+    const std::vector<float> all =
+        reference_forward(model_, ids_, {.attention = attention, .form = form, .observer = nullptr});
+    return {all.end() - model_.config().vocab_size, all.end()};
+  }
+
+  Random random_;
+  testing::TemporaryDirectory directory_;
+  Model model_;
+  std::vector<int32_t> ids_;
+};
+
+TEST_F(Forward, BatchesAndThreadsDoNotChangeABit) {
+  SCOPED_TRACE(random_.describe());
+  for (const AttentionMode mode : {AttentionMode::kSparse, AttentionMode::kDense}) {
+    const std::vector<float> whole = last_logits(mode, 64, 1);
+    EXPECT_TRUE(testing::identical(last_logits(mode, 7, 1), whole));
+    EXPECT_TRUE(testing::identical(last_logits(mode, 1, 1), whole));
+    EXPECT_TRUE(testing::identical(last_logits(mode, 64, 3), whole));
+    EXPECT_TRUE(testing::identical(last_logits(mode, 1, 2), whole));
+  }
+}
+
+TEST_F(Forward, DenseEqualsSparseUpToTopKAndDiffersBeyond) {
+  SCOPED_TRACE(random_.describe());
+  const int64_t top_k = model_.config().index_top_k;
+  EXPECT_TRUE(testing::identical(last_logits(AttentionMode::kSparse, 64, 2, top_k),
+                                 last_logits(AttentionMode::kDense, 64, 2, top_k)));
+  EXPECT_FALSE(testing::identical(last_logits(AttentionMode::kSparse, 64, 2),
+                                  last_logits(AttentionMode::kDense, 64, 2)));
+}
+
+TEST_F(Forward, ReferenceFormsAndBackendAgree) {
+  SCOPED_TRACE(random_.describe());
+  const std::vector<float> expanded = reference(AttentionMode::kDense, AttentionForm::kExpanded);
+  const std::vector<float> absorbed = reference(AttentionMode::kDense, AttentionForm::kAbsorbed);
+  const std::vector<float> backend = last_logits(AttentionMode::kDense, 64, 2);
+  EXPECT_TRUE(testing::close(absorbed, expanded, 1e-3, 1e-3));
+  EXPECT_TRUE(testing::close(backend, expanded, 1e-3, 1e-3));
+}
+
+TEST_F(Forward, SavedSessionContinuesIdentically) {
+  SCOPED_TRACE(random_.describe());
+  Runtime runtime(model_, {.threads = 2});
+  Session session(runtime, 64, CacheType::kBF16);
+  session.prefill(ids_);
+  session.save(directory_ / "session");
+  Session loaded(runtime, 64, CacheType::kBF16);
+  loaded.load(directory_ / "session");
+  session.append(3);
+  loaded.append(3);
+  EXPECT_TRUE(testing::identical(session.logits(), loaded.logits()));
+
+  Session other(runtime, 64, CacheType::kF32);
+  EXPECT_THROW(other.load(directory_ / "session"), Error);
+  EXPECT_TRUE(other.tokens().empty());
+}
+
+TEST_F(Forward, PrefillReusesTheCommonPrefix) {
+  SCOPED_TRACE(random_.describe());
+  Runtime runtime(model_, {.threads = 1});
+  Session session(runtime, 64, CacheType::kF32);
+  session.prefill(std::span(ids_).first(20));
+  std::vector<int32_t> changed(ids_);
+  changed[15] = (changed[15] + 1) % static_cast<int32_t>(model_.config().vocab_size);
+  EXPECT_EQ(session.prefill(changed).cached, 15);
+  EXPECT_EQ(session.prefill(changed).cached, kTokens);
+  EXPECT_THROW(session.prefill(std::vector<int32_t>(65, 1)), Error);
+  EXPECT_THROW(session.prefill(std::vector<int32_t>{-1}), Error);
+}
+
+}  // namespace
+}  // namespace sluice
