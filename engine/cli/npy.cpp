@@ -27,8 +27,8 @@ std::string header_text(std::string_view dtype, std::span<const int64_t> shape) 
   for (const int64_t size : shape) {
     sizes += fmt::format("{}, ", size);
   }
-  if (shape.size() > 1) {
-    sizes.resize(sizes.size() - 2);  // (3, 4), but (3,)
+  if (!sizes.empty()) {
+    sizes.resize(sizes.size() - (shape.size() > 1 ? 2 : 1));  // (3, 4), but (3,)
   }
   std::string text = fmt::format("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", dtype, sizes);
   const size_t unpadded = kPreamble + text.size() + 1;

@@ -1,11 +1,13 @@
 // `sluice logits` as a user runs it: the numbers against the engine's own, the dump against the logits,
 // refusals.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <iterator>
 #include <string>
 #include <vector>
@@ -52,7 +54,7 @@ class LogitsCommand : public ::testing::Test {
     std::string list;
     for (int64_t i = 0; i < n; ++i) {
       ids_.push_back(static_cast<int32_t>(random_.integer(0, 319)));
-      list += (i == 0 ? "" : ",") + std::to_string(ids_.back());
+      list += fmt::format("{}{}", i == 0 ? "" : ",", ids_.back());
     }
     return list;
   }
