@@ -32,11 +32,12 @@ void CpuBackend::attention(int64_t layer_index, const Batch& batch, MatrixView<f
   }
   absorb_query(layer, n);
   attend(layer_index, batch);
-  for (int64_t h = 0; h < config_.heads; ++h) {
-    matmul(layer.value_b[static_cast<size_t>(h)],
-           buffers_.attended.rows(n).cols_from(h * config_.d_latent, config_.d_latent),
-           buffers_.value.rows(n).cols_from(h * config_.d_value, config_.d_value));
-  }
+  workers_.for_ranges(config_.heads, 1, [&](int64_t h, int64_t, int64_t worker) {
+    cpu::matmul_rows(kernels_, layer.value_b[static_cast<size_t>(h)], 0, config_.d_value,
+                     buffers_.attended.rows(n).cols_from(h * config_.d_latent, config_.d_latent),
+                     buffers_.value.rows(n).cols_from(h * config_.d_value, config_.d_value),
+                     scratch_[static_cast<size_t>(worker)].floats);
+  });
   const MatrixView<float> output = buffers_.block_output.rows(n);
   matmul(layer.output, buffers_.value.rows(n), output);
   if (batch.observer != nullptr) {
@@ -123,14 +124,16 @@ void CpuBackend::project_index_query(const IndexerWeights& weights, int64_t n) {
 void CpuBackend::absorb_query(const LayerWeights& layer, int64_t n) {
   const MatrixView<float> query = buffers_.query.rows(n);
   const MatrixView<float> absorbed = buffers_.absorbed_query.rows(n);
-  for (int64_t h = 0; h < config_.heads; ++h) {
-    matmul(layer.key_b[static_cast<size_t>(h)], query.cols_from(h * config_.d_head(), config_.d_nope),
-           absorbed.cols_from(h * config_.d_cache(), config_.d_latent));
+  workers_.for_ranges(config_.heads, 1, [&](int64_t h, int64_t, int64_t worker) {
+    cpu::matmul_rows(kernels_, layer.key_b[static_cast<size_t>(h)], 0, config_.d_latent,
+                     query.cols_from(h * config_.d_head(), config_.d_nope),
+                     absorbed.cols_from(h * config_.d_cache(), config_.d_latent),
+                     scratch_[static_cast<size_t>(worker)].floats);
     for (int64_t t = 0; t < n; ++t) {
       const float* rope = query.row(t).data() + h * config_.d_head() + config_.d_nope;
       std::copy_n(rope, config_.d_rope, absorbed.row(t).data() + h * config_.d_cache() + config_.d_latent);
     }
-  }
+  });
 }
 
 bool CpuBackend::selects(const Batch& batch, int64_t position) const {

@@ -5,11 +5,12 @@
 namespace sluice {
 namespace {
 
-// A task of about this many multiply-adds: some ten microseconds, well above the cost of handing it to a
-// worker.
-constexpr int64_t kTaskMultiplyAdds = 1 << 18;
+// A task of at least this many multiply-adds: a few microseconds, above the cost of handing it to a worker.
+constexpr int64_t kTaskMultiplyAdds = 1 << 15;
 // Weight rows per task at least, so that a decoded tile serves a whole register block.
 constexpr int64_t kMinTaskRows = 16;
+// Tasks per worker, so that a slow one does not keep the others waiting for half of the work.
+constexpr int64_t kTasksPerWorker = 4;
 constexpr int64_t kNormGrain = 8;
 
 int64_t largest_matmul_cols(const ModelConfig& c) {
@@ -39,8 +40,9 @@ CpuBackend::CpuBackend(const Model& model, const cpu::Kernels& kernels, offload:
 }
 
 void CpuBackend::matmul(const quant::WeightView& w, MatrixView<const float> x, MatrixView<float> y) {
-  const int64_t per_row = w.cols * x.rows;
-  const int64_t grain = std::max(kMinTaskRows, kTaskMultiplyAdds / per_row / kMinTaskRows * kMinTaskRows);
+  const int64_t wanted =
+      std::max(kTaskMultiplyAdds / (w.cols * x.rows), w.rows / (kTasksPerWorker * workers_.threads()));
+  const int64_t grain = std::max(kMinTaskRows, wanted / kMinTaskRows * kMinTaskRows);
   workers_.for_ranges(w.rows, grain, [&](int64_t begin, int64_t end, int64_t worker) {
     cpu::matmul_rows(kernels_, w, begin, end, x, y, scratch_[static_cast<size_t>(worker)].floats);
   });
