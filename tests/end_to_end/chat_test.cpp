@@ -89,46 +89,46 @@ TEST_F(ChatInTerminal, Conversation) {
   TerminalProgram chat(arguments_, environment_);
   ASSERT_TRUE(chat.wait_for("Tiny Test")) << chat.shown();
   ASSERT_TRUE(chat.wait_for("> "));
-  chat.type("/help\n");
+  chat.answer_prompt("/help\n");
   EXPECT_TRUE(chat.wait_for("/regen")) << chat.shown();
-  chat.type("the first\n");
+  chat.answer_prompt("the first\n");
   EXPECT_TRUE(chat.wait_for("generated 10 tok")) << chat.shown();
-  chat.type("the second\n");
+  chat.answer_prompt("the second\n");
   EXPECT_TRUE(chat.wait_for("generated 10 tok")) << chat.shown();
-  chat.type("/regen\n");
+  chat.answer_prompt("/regen\n");
   EXPECT_TRUE(chat.wait_for(kTiming)) << chat.shown();
-  chat.type("/undo\n");
+  chat.answer_prompt("/undo\n");
   EXPECT_TRUE(chat.wait_for("Took back")) << chat.shown();
-  chat.type("/undo\n");
+  chat.answer_prompt("/undo\n");
   EXPECT_TRUE(chat.wait_for("Took back")) << chat.shown();
-  chat.type("/undo\n");
+  chat.answer_prompt("/undo\n");
   EXPECT_TRUE(chat.wait_for("error: /undo")) << chat.shown();
-  chat.type("/nonsense\n");
+  chat.answer_prompt("/nonsense\n");
   EXPECT_TRUE(chat.wait_for("/help lists them")) << chat.shown();
-  chat.type("/exit\n");
+  chat.answer_prompt("/exit\n");
   EXPECT_EQ(chat.wait_for_exit(), 0) << chat.shown();
 }
 
 TEST_F(ChatInTerminal, NextTurnReusesTheCache) {
   TerminalProgram chat(arguments_, environment_);
   ASSERT_TRUE(chat.wait_for("> "));
-  chat.type("the\n");
+  chat.answer_prompt("the\n");
   ASSERT_TRUE(chat.wait_for("prompt 5 tok (0 cached)")) << chat.shown();
-  chat.type("/regen\n");
+  chat.answer_prompt("/regen\n");
   ASSERT_TRUE(chat.wait_for("prompt 5 tok (4 cached)")) << chat.shown();
-  chat.type(kCtrlD);
+  chat.answer_prompt(kCtrlD);
   EXPECT_EQ(chat.wait_for_exit(), 0) << chat.shown();
 }
 
 TEST_F(ChatInTerminal, BlockIsOneMessage) {
   TerminalProgram chat(arguments_, environment_);
   ASSERT_TRUE(chat.wait_for("> "));
-  chat.type("\"\"\"a\n");
+  chat.answer_prompt("\"\"\"a\n");
   ASSERT_TRUE(chat.wait_for(". "));
-  chat.type("/exit\"\"\"\n");
+  chat.answer_prompt("/exit\"\"\"\n");
   // BOS, user, "a", "\n", "/exit" byte by byte, assistant, end of thinking.
   EXPECT_TRUE(chat.wait_for("prompt 11 tok")) << chat.shown();
-  chat.type("/bye\n");
+  chat.answer_prompt("/bye\n");
   EXPECT_EQ(chat.wait_for_exit(), 0) << chat.shown();
 }
 
@@ -136,32 +136,32 @@ TEST_F(ChatInTerminal, ControlCStopsTheAnswerAndThenLeaves) {
   const Arguments endless{"chat", "-m", tiny_chat_model().string(), "--temp", "0", "-t", "2"};
   TerminalProgram chat(endless, environment_);
   ASSERT_TRUE(chat.wait_for("> ")) << chat.shown();
-  chat.type("the\n");
+  chat.answer_prompt("the\n");
   ASSERT_TRUE(chat.wait_for("the\r\n"));
   ASSERT_FALSE(chat.wait_for(kTiming, std::chrono::seconds(1))) << chat.shown();
   chat.type(kCtrlC);
   EXPECT_TRUE(chat.wait_for("Stopped.")) << chat.shown();
   EXPECT_TRUE(chat.wait_for("> ")) << chat.shown();
-  chat.type(kCtrlC);
+  chat.answer_prompt(kCtrlC);
   EXPECT_TRUE(chat.wait_for("Ctrl-C again leaves.")) << chat.shown();
-  chat.type(kCtrlC);
+  chat.answer_prompt(kCtrlC);
   EXPECT_EQ(chat.wait_for_exit(), 130) << chat.shown();
 }
 
 TEST_F(ChatInTerminal, SettingsAndSystemMessage) {
   TerminalProgram chat(arguments_, environment_);
   ASSERT_TRUE(chat.wait_for("> "));
-  chat.type("/set max-tokens 3\n");
+  chat.answer_prompt("/set max-tokens 3\n");
   EXPECT_TRUE(chat.wait_for("max-tokens is 3.")) << chat.shown();
-  chat.type("/set top-p 2\n");
+  chat.answer_prompt("/set top-p 2\n");
   EXPECT_TRUE(chat.wait_for("error: --top-p")) << chat.shown();
-  chat.type("/set\n");
+  chat.answer_prompt("/set\n");
   EXPECT_TRUE(chat.wait_for("top-p 0.95")) << chat.shown();
-  chat.type("/system Be brief.\n");
+  chat.answer_prompt("/system Be brief.\n");
   EXPECT_TRUE(chat.wait_for("System message: Be brief.")) << chat.shown();
-  chat.type("the\n");
+  chat.answer_prompt("the\n");
   EXPECT_TRUE(chat.wait_for("generated 3 tok")) << chat.shown();
-  chat.type("/exit\n");
+  chat.answer_prompt("/exit\n");
   EXPECT_EQ(chat.wait_for_exit(), 0) << chat.shown();
 }
 
@@ -170,11 +170,11 @@ TEST_F(ChatInTerminal, SavedConversationGoesOn) {
   {
     TerminalProgram chat(arguments_, environment_);
     ASSERT_TRUE(chat.wait_for("> "));
-    chat.type("the\n");
+    chat.answer_prompt("the\n");
     ASSERT_TRUE(chat.wait_for(kTiming));
-    chat.type("/save " + path + "\n");
+    chat.answer_prompt("/save " + path + "\n");
     ASSERT_TRUE(chat.wait_for("Saved to")) << chat.shown();
-    chat.type("/exit\n");
+    chat.answer_prompt("/exit\n");
     EXPECT_EQ(chat.wait_for_exit(), 0);
   }
   const nlohmann::json saved = nlohmann::json::parse(std::ifstream(path));
@@ -182,11 +182,11 @@ TEST_F(ChatInTerminal, SavedConversationGoesOn) {
   EXPECT_EQ(saved.at("messages").at(1).at("role"), "assistant");
   TerminalProgram chat(arguments_, environment_);
   ASSERT_TRUE(chat.wait_for("> "));
-  chat.type("/load " + path + "\n");
+  chat.answer_prompt("/load " + path + "\n");
   ASSERT_TRUE(chat.wait_for("2 messages from")) << chat.shown();
-  chat.type("/regen\n");
+  chat.answer_prompt("/regen\n");
   EXPECT_TRUE(chat.wait_for("prompt 5 tok (4 cached)")) << chat.shown();
-  chat.type("/load " + path + ".kv\n");
+  chat.answer_prompt("/load " + path + ".kv\n");
   EXPECT_TRUE(chat.wait_for("error: ")) << chat.shown();
 }
 
@@ -194,9 +194,9 @@ TEST_F(ChatInTerminal, HistoryIsPrivate) {
   {
     TerminalProgram chat(arguments_, environment_);
     ASSERT_TRUE(chat.wait_for("> "));
-    chat.type("/set seed 5\n");
+    chat.answer_prompt("/set seed 5\n");
     ASSERT_TRUE(chat.wait_for("seed is 5."));
-    chat.type("/ex\t\n");  // completes to /exit
+    chat.answer_prompt("/ex\t\n");  // completes to /exit
     EXPECT_EQ(chat.wait_for_exit(), 0) << chat.shown();
   }
   struct stat status {};
@@ -204,7 +204,7 @@ TEST_F(ChatInTerminal, HistoryIsPrivate) {
   EXPECT_EQ(status.st_mode & 0777U, 0600U);
   TerminalProgram chat(arguments_, environment_);
   ASSERT_TRUE(chat.wait_for("> "));
-  chat.type("\x1b[A\x1b[A\n");  // two lines up
+  chat.answer_prompt("\x1b[A\x1b[A\n");  // two lines up
   EXPECT_TRUE(chat.wait_for("seed is 5.")) << chat.shown();
 }
 

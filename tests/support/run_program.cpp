@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>  // setenv
 #include <sys/wait.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <array>
@@ -146,6 +147,16 @@ void TerminalProgram::type(const std::string& keys) const {
     const char typed = key == '\n' ? '\r' : key;
     if (write(terminal_, &typed, 1) != 1) return;  // it left; the next wait tells
   }
+}
+
+void TerminalProgram::answer_prompt(const std::string& keys, std::chrono::seconds limit) const {
+  const auto end = Clock::now() + limit;
+  termios mode{};
+  while (tcgetattr(terminal_, &mode) == 0 && (mode.c_lflag & ICANON) != 0) {
+    if (Clock::now() > end) return;
+    std::this_thread::sleep_for(milliseconds(1));
+  }
+  type(keys);
 }
 
 bool TerminalProgram::read_some(milliseconds limit) {

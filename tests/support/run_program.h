@@ -38,8 +38,11 @@ class TerminalProgram {
   TerminalProgram(const TerminalProgram&) = delete;
   TerminalProgram& operator=(const TerminalProgram&) = delete;
 
-  /// Types; "\n" is the return key, "\x03" Ctrl-C.
+  /// Types at once; "\n" is the return key, "\x03" Ctrl-C.
   void type(const std::string& keys) const;
+  /// Types when the line editor listens. Before that the terminal itself would take Ctrl-C and Ctrl-D, and libedit
+  /// shows its prompt a moment before it listens. Types nothing when it never does; the next wait tells.
+  void answer_prompt(const std::string& keys, std::chrono::seconds limit = std::chrono::seconds(60)) const;
   /// Waits until `text` was shown after what the last wait ended with. False when it does not come.
   bool wait_for(const std::string& text, std::chrono::seconds limit = std::chrono::seconds(60));
   /// Everything shown so far.
