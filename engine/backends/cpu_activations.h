@@ -13,8 +13,8 @@ namespace sluice {
 /// A row-major float matrix that owns its memory.
 struct Activation {
   Activation() = default;
-  Activation(int64_t max_tokens, int64_t cols_)
-      : cols(cols_), values(static_cast<size_t>(max_tokens * cols_)) {}
+  Activation(int64_t max_tokens, int64_t width)
+      : cols(width), values(static_cast<size_t>(max_tokens * width)) {}
   /// The first n_tokens rows.
   [[nodiscard]] MatrixView<float> rows(int64_t n_tokens) { return {values.data(), n_tokens, cols}; }
 

@@ -57,8 +57,8 @@ void ModelOptions::add_to(CLI::App& app) {
 }
 
 std::filesystem::path embedded_model_path() {
-  const std::filesystem::path source = std::filesystem::path(SLUICE_SOURCE_MODELS_DIR) / kEmbeddedModel;
-  const std::filesystem::path installed = installed_models_directory() / kEmbeddedModel;
+  std::filesystem::path source = std::filesystem::path(SLUICE_SOURCE_MODELS_DIR) / kEmbeddedModel;
+  std::filesystem::path installed = installed_models_directory() / kEmbeddedModel;
   std::error_code ignored;
   if (std::filesystem::exists(source, ignored)) return source;
   if (std::filesystem::exists(installed, ignored)) return installed;

@@ -71,7 +71,7 @@ template <typename T>
 std::string array_text(const std::vector<T>& values) {
   std::string text = "[";
   for (size_t i = 0; i < std::min(values.size(), kFewElements); ++i) {
-    const T value = values[i];  // by value: a vector of bool has no references
+    const auto& value = values[i];  // an object of its own where T is bool
     text += (i == 0 ? "" : ", ") + element_text(value);
   }
   return values.size() > kFewElements ? fmt::format("{}, ...] ({} elements)", text, values.size())

@@ -105,11 +105,12 @@ std::vector<int64_t> parse_npy_ids(std::string_view bytes, const std::string& so
   }
   const std::string header(bytes.substr(kPreamble, header_bytes));
   const std::string_view data = bytes.substr(kPreamble + header_bytes);
-  static const std::regex kDescription("'descr': '<i([48])'");
-  static const std::regex kShape(R"('shape': \(([0-9]{1,12}),\))");
+  static const std::regex description_pattern("'descr': '<i([48])'");
+  static const std::regex shape_pattern(R"('shape': \(([0-9]{1,12}),\))");
   std::smatch description;
   std::smatch shape;
-  if (!std::regex_search(header, description, kDescription) || !std::regex_search(header, shape, kShape)) {
+  if (!std::regex_search(header, description, description_pattern) ||
+      !std::regex_search(header, shape, shape_pattern)) {
     refuse(header.substr(0, header.find_last_not_of(" \n") + 1));
   }
   const size_t element_bytes = description[1].str() == "4" ? 4 : 8;

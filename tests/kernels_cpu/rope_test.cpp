@@ -28,9 +28,9 @@ template <typename Rotate>
 std::vector<float> rotated_at_5000(const Rotate& rotate) {
   std::vector<float> cos_sin(64);
   cpu::rope_angles(cpu::yarn_frequencies(kDeepSeek), 5000, cos_sin);
-  std::vector<float> x;
-  for (int n = 0; n < 64; ++n) {
-    x.push_back(static_cast<float>(n + 1) / 64.0F);
+  std::vector<float> x(64);
+  for (size_t n = 0; n < x.size(); ++n) {
+    x[n] = static_cast<float>(n + 1) / 64.0F;
   }
   rotate(cos_sin, x);
   return x;
@@ -45,9 +45,9 @@ TEST(Rope, YarnTableOfDeepSeek) {
 }
 
 TEST(Rope, FactorOneIsPlain) {
-  std::vector<double> plain;
-  for (int i = 0; i < 32; ++i) {
-    plain.push_back(std::pow(10000.0, -2.0 * i / 64.0));
+  std::vector<double> plain(32);
+  for (size_t i = 0; i < plain.size(); ++i) {
+    plain[i] = std::pow(10000.0, -2.0 * static_cast<double>(i) / 64.0);
   }
   EXPECT_TRUE(close(cpu::yarn_frequencies({.dims = 64, .factor = 1.0F}), plain, kRounding, 0.0));
 }

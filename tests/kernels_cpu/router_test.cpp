@@ -117,10 +117,8 @@ TEST_F(Router, TiesGoToTheSmallerIdAndGroup) {
   const Choice equal = route(params, std::vector<float>(256, 0.5F), {});
   EXPECT_EQ(equal.ids, (std::vector<int32_t>{0, 1, 2, 3, 4, 5, 6, 7}));
   for (int trial = 0; trial < 100; ++trial) {
-    std::vector<float> logits;
-    for (int e = 0; e < 256; ++e) {
-      logits.push_back(static_cast<float>(random_.integer(-1, 1)));
-    }
+    std::vector<float> logits(256);
+    for (float& logit : logits) logit = static_cast<float>(random_.integer(-1, 1));
     expect_like_naive(params, logits, {});
   }
 }
