@@ -1,4 +1,4 @@
-// The dimensions of a model, checked. Names follow docs/naming.md; values in comments are DeepSeek-V3.2's.
+// The dimensions of a model, checked. Values in comments are DeepSeek-V3.2's.
 #pragma once
 
 #include <cstdint>
