@@ -31,15 +31,6 @@ std::filesystem::path installed_models_directory() {
   throw Error(flag, "no placement flags: this version runs everything on the CPU", flag);
 }
 
-void add_placement_flags(CLI::App& app) {
-  const char* const group = "Placement (refused: this version runs everything on the CPU)";
-  for (const char* flag : {"--n-gpu-layers", "--n-cpu-moe", "--override-tensor"}) {
-    app.add_option_function<std::string>(flag, [flag](const std::string&) { refuse_placement(flag); })
-        ->group(group);
-  }
-  app.add_flag_callback("--cpu-moe", [] { refuse_placement("--cpu-moe"); })->group(group);
-}
-
 template <typename Stream>
 std::string read_stream(Stream& stream, const std::string& name) {
   std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
@@ -156,6 +147,15 @@ void let_last_value_win(CLI::App& command) {
   for (CLI::Option* const option : command.get_options()) {
     option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   }
+}
+
+void add_placement_flags(CLI::App& app) {
+  const char* const group = "Placement (refused: this version runs everything on the CPU)";
+  for (const char* flag : {"--n-gpu-layers", "--n-cpu-moe", "--override-tensor"}) {
+    app.add_option_function<std::string>(flag, [flag](const std::string&) { refuse_placement(flag); })
+        ->group(group);
+  }
+  app.add_flag_callback("--cpu-moe", [] { refuse_placement("--cpu-moe"); })->group(group);
 }
 
 void add_log_level(CLI::App& app) {

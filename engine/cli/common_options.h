@@ -67,6 +67,9 @@ struct PromptOptions {
 /// commands whose flags all take one value; call it after they are added.
 void let_last_value_win(CLI::App& command);
 
+/// -ngl, -ncmoe, -cmoe, -ot: known and refused with an Error.
+void add_placement_flags(CLI::App& app);
+
 /// --log-level, which takes effect as soon as it is parsed.
 void add_log_level(CLI::App& app);
 

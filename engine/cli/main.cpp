@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/cli/bench.h"
 #include "engine/cli/chat.h"
 #include "engine/cli/common_options.h"
 #include "engine/cli/convert.h"
@@ -38,7 +39,7 @@ constexpr int kFailed = 1;
 constexpr int kWrongUsage = 2;
 
 // Short forms of more than one letter, which CLI11 would take for several flags.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 7> kLongForms{{
+constexpr std::array<std::pair<std::string_view, std::string_view>, 8> kLongForms{{
     {"-ub", "--ubatch-size"},
     {"-ctk", "--cache-type-k"},
     {"-sys", "--system"},
@@ -46,6 +47,7 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 7> kLongForm
     {"-ncmoe", "--n-cpu-moe"},
     {"-cmoe", "--cpu-moe"},
     {"-ot", "--override-tensor"},
+    {"-pg", "--prompt-gen"},
 }};
 
 std::string long_form(const std::string& argument) {
@@ -76,6 +78,7 @@ void add_commands(CLI::App& app, int& exit_code) {
   cli::add_chat_command(app, exit_code);
   cli::add_run_command(app, exit_code);
   cli::add_perplexity_command(app);
+  cli::add_bench_command(app);
   cli::add_convert_command(app);
   cli::add_quantize_command(app);
   cli::add_inspect_command(app);

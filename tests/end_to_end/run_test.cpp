@@ -138,7 +138,7 @@ TEST(CommandLine, WrongUsageIsCode2) {
 
 TEST(CommandLine, HelpHasAnExample) {
   for (const char* command :
-       {"chat", "run", "perplexity", "convert", "quantize", "inspect", "tokenize", "logits"}) {
+       {"chat", "run", "perplexity", "bench", "convert", "quantize", "inspect", "tokenize", "logits"}) {
     const ProgramResult result = run_sluice({command, "--help"});
     EXPECT_EQ(result.exit_code, 0);
     EXPECT_EQ(result.err, "");

@@ -1,0 +1,254 @@
+// The grid of values, and the clock around prefill and generation.
+#include "engine/cli/bench.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <ctime>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "engine/cli/bench_report.h"
+#include "engine/cli/common_options.h"
+#include "engine/cli/input_data.h"
+#include "engine/cli/interrupted.h"
+#include "engine/cli/terminal.h"
+#include "engine/cli/value_list.h"
+#include "offload/machine.h"
+#include "quant/base/error.h"
+
+namespace sluice::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct BenchOptions {
+  ModelOptions model;
+  std::string prompt = "512";
+  std::string generated = "128";
+  std::string both;  // pp,tg pairs
+  std::string depth = "0";
+  std::string threads = "0";
+  std::string max_batch = "512";
+  std::vector<AttentionMode> attention{AttentionMode::kSparse};
+  std::vector<CacheType> cache_types{CacheType::kBF16};
+  int64_t repetitions = 5;
+  std::string file;
+  BenchFormat format = BenchFormat::kMarkdown;
+  bool no_warmup = false;
+};
+
+std::vector<BenchTest> tests_of(const BenchOptions& options) {
+  std::vector<BenchTest> tests;
+  const auto add = [&](int64_t depth, int64_t prompt, int64_t generated) {
+    if (prompt + generated > 0) tests.push_back({prompt, generated, depth});
+  };
+  const std::vector<int64_t> both =
+      options.both.empty() ? std::vector<int64_t>() : parse_value_list("-pg", options.both);
+  if (both.size() % 2 != 0) throw Error("-pg", "pairs of prompt and generated tokens", options.both);
+  for (const int64_t depth : parse_value_list("-d/--n-depth", options.depth)) {
+    for (const int64_t prompt : parse_value_list("-p/--n-prompt", options.prompt)) add(depth, prompt, 0);
+    for (const int64_t count : parse_value_list("-n/--n-gen", options.generated)) add(depth, 0, count);
+    for (size_t i = 0; i < both.size(); i += 2) add(depth, both[i], both[i + 1]);
+  }
+  if (tests.empty()) throw Error("-p, -n, -pg", "a number of tokens above 0", "0 everywhere");
+  return tests;
+}
+
+std::vector<BenchSetup> setups_of(const BenchOptions& options) {
+  std::vector<BenchSetup> setups;
+  for (const int64_t threads : parse_value_list("-t/--threads", options.threads)) {
+    for (const int64_t max_batch : parse_value_list("-ub/--ubatch-size", options.max_batch)) {
+      if (max_batch == 0) throw Error("-ub/--ubatch-size", "at least 1", "0");
+      for (const CacheType cache_type : options.cache_types) {
+        for (const AttentionMode attention : options.attention) {
+          setups.push_back({threads, max_batch, attention, cache_type});
+        }
+      }
+    }
+  }
+  return setups;
+}
+
+int64_t longest(const std::vector<BenchTest>& tests) {
+  int64_t most = 0;
+  for (const BenchTest& test : tests) most = std::max(most, test.depth + test.prompt + test.generated);
+  return most;
+}
+
+// The tokens that every test begins with: of a text, because routing depends on what is said, or random ones.
+std::vector<int32_t> tokens_of(const Model& model, const BenchOptions& options, int64_t count) {
+  std::vector<int32_t> ids;
+  if (!options.file.empty()) {
+    ids = model.tokenizer().encode(read_all(options.file), SpecialTokens::kAsText);
+    if (static_cast<int64_t>(ids.size()) < count) {
+      throw Error(options.file, fmt::format("a text of at least {} tokens", count),
+                  fmt::format("{} tokens", ids.size()));
+    }
+    ids.resize(static_cast<size_t>(count));
+    return ids;
+  }
+  std::mt19937 random(1);  // the same tokens in every run
+  std::uniform_int_distribution<int32_t> any(0, static_cast<int32_t>(model.config().vocab_size - 1));
+  ids.resize(static_cast<size_t>(count));
+  for (int32_t& id : ids) id = any(random);
+  return ids;
+}
+
+BenchSubject subject_of(const Model& model, const BenchOptions& options) {
+  return {.model_file = model.path().string(),
+          .model_name = fmt::format("{} {}", model.config().name, model.type_name()),
+          .model_bytes = model.tensor_bytes(),
+          .parameters = model.parameters(),
+          .cpu = offload::probe_machine().cpu_name,
+          .tokens = options.file.empty() ? "random" : options.file};
+}
+
+// Nanoseconds of one repetition; nothing when it was stopped.
+std::optional<int64_t> measure(Session& session, const std::vector<int32_t>& tokens, const BenchTest& test,
+                               const std::stop_token& stop) {
+  const std::span<const int32_t> ids(tokens);
+  if (test.depth > 0) {
+    if (!session.prefill(ids.first(static_cast<size_t>(test.depth)), {}, stop).completed) return {};
+  } else {
+    session.truncate(0);
+  }
+  const Clock::time_point start = Clock::now();
+  const int64_t prompted = test.depth + test.prompt;
+  if (test.prompt > 0 && !session.prefill(ids.first(static_cast<size_t>(prompted)), {}, stop).completed) {
+    return {};
+  }
+  for (int64_t i = 0; i < test.generated; ++i) {
+    if (stop.stop_requested()) return {};
+    session.append(ids[static_cast<size_t>(prompted + i)]);
+  }
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
+}
+
+class Bench {
+ public:
+  Bench(const Model& model, const BenchOptions& options)
+      : options_(options), model_(model), tests_(tests_of(options)), setups_(setups_of(options)) {
+    context_ = longest(tests_);
+    tokens_ = tokens_of(model, options, context_);
+  }
+
+  void run(const std::stop_token& stop) {
+    BenchWriter writer(options_.format, subject_of(model_, options_));
+    const bool completed = run_setups(writer, stop);
+    progress_.clear();
+    write_all(STDOUT_FILENO, writer.tail());
+    if (!completed) throw Interrupted();
+  }
+
+ private:
+  bool run_setups(BenchWriter& writer, const std::stop_token& stop) {
+    for (BenchSetup setup : setups_) {
+      Runtime runtime(model_,
+                      {.threads = setup.threads, .max_batch = setup.max_batch, .attention = setup.attention});
+      setup.threads = runtime.options().threads;
+      Session session(runtime, context_, setup.cache_type);
+      for (const BenchTest& test : tests_) {
+        const std::optional<BenchRow> row = run_test(session, test, setup, stop);
+        if (!row.has_value()) return false;
+        progress_.clear();
+        write_all(STDOUT_FILENO, writer.row(*row));
+      }
+    }
+    return true;
+  }
+
+  // A first run that is not counted reads the weights from the disk and wakes the threads.
+  std::optional<BenchRow> run_test(Session& session, const BenchTest& test, const BenchSetup& setup,
+                                   const std::stop_token& stop) {
+    BenchRow row{test,
+                 setup,
+                 session.runtime().description(),
+                 fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr))),
+                 {}};
+    for (int64_t i = options_.no_warmup ? 0 : -1; i < options_.repetitions; ++i) {
+      progress_.show(i < 0 ? fmt::format("{}: warming up", test.name())
+                           : fmt::format("{}: {} of {}", test.name(), i + 1, options_.repetitions));
+      const std::optional<int64_t> sample = measure(session, tokens_, test, stop);
+      if (!sample.has_value()) return {};
+      if (i >= 0) row.samples_ns.push_back(*sample);
+    }
+    return row;
+  }
+
+  const BenchOptions& options_;
+  const Model& model_;
+  std::vector<BenchTest> tests_;
+  std::vector<BenchSetup> setups_;
+  int64_t context_ = 0;
+  std::vector<int32_t> tokens_;
+  ProgressLine progress_;
+};
+
+void bench(const BenchOptions& options) {
+  Interrupts interrupts;
+  const Model model = load_model(options.model);
+  Bench bench(model, options);
+  const StoppableWork work(interrupts);
+  bench.run(work.token());
+}
+
+void add_grid_flags(CLI::App& command, BenchOptions& options) {
+  const std::map<std::string, CacheType> cache_types{{"f32", CacheType::kF32}, {"bf16", CacheType::kBF16}};
+  const std::map<std::string, AttentionMode> modes{{"sparse", AttentionMode::kSparse},
+                                                   {"dense", AttentionMode::kDense}};
+  command.add_option("-p,--n-prompt", options.prompt, "Prompt tokens; 0 = no such test (default 512)")
+      ->type_name("LIST");
+  command.add_option("-n,--n-gen", options.generated, "Generated tokens; 0 = no such test (default 128)")
+      ->type_name("LIST");
+  command.add_option("--prompt-gen", options.both, "Also -pg. Pairs: a prompt, then generated tokens")
+      ->type_name("PP,TG,...");
+  command.add_option("-d,--n-depth", options.depth, "Tokens in the cache before each test (default 0)")
+      ->type_name("LIST");
+  command.add_option("-t,--threads", options.threads, "Threads; 0 = all physical cores (default 0)")
+      ->type_name("LIST");
+  command.add_option("--ubatch-size", options.max_batch, "Also -ub. Tokens per forward pass (default 512)")
+      ->type_name("LIST");
+  command.add_option("--cache-type-k", options.cache_types, "Also -ctk. Cache types (default bf16)")
+      ->transform(CLI::CheckedTransformer(cache_types).description(""))
+      ->delimiter(',')
+      ->type_name("f32|bf16,...");
+  command.add_option("--attention", options.attention, "Attention modes (default sparse)")
+      ->transform(CLI::CheckedTransformer(modes).description(""))
+      ->delimiter(',')
+      ->type_name("sparse|dense,...");
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app) {
+  CLI::App* const command = app.add_subcommand("bench", "Measure tokens per second");
+  const auto options = std::make_shared<BenchOptions>();  // shared because CLI11 copies callbacks
+  options->model.add_to(*command);
+  add_grid_flags(*command, *options);
+  command->add_option("-r,--repetitions", options->repetitions, "Runs of each test (default 5)")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N");
+  command->add_option("-f,--file", options->file, "Take the tokens from this text; without it, random ones");
+  const std::map<std::string, BenchFormat> formats{
+      {"md", BenchFormat::kMarkdown}, {"csv", BenchFormat::kCsv}, {"json", BenchFormat::kJson}};
+  command->add_option("-o,--output", options->format, "Form of the table (default md)")
+      ->transform(CLI::CheckedTransformer(formats).description(""))
+      ->type_name("md|csv|json");
+  command->add_flag("--no-warmup", options->no_warmup, "Count the first run of each test, too");
+  add_placement_flags(*command);
+  command->footer(
+      "A LIST is 512,1024 or a range: 1-4, 0-8192+2048, 1-16*2. Every combination is measured.\n"
+      "Example: sluice bench -p 512 -n 128 -d 0,2048 --attention sparse,dense");
+  command->callback([options] { bench(*options); });
+}
+
+}  // namespace sluice::cli

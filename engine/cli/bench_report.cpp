@@ -1,0 +1,172 @@
+// Rows as Markdown, CSV and JSON.
+#include "engine/cli/bench_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <utility>
+
+namespace sluice::cli {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr double kNanoseconds = 1e9;
+
+const char* name_of(AttentionMode mode) {
+  return mode == AttentionMode::kSparse ? "sparse" : "dense";
+}
+
+const char* name_of(CacheType type) {
+  return type == CacheType::kF32 ? "f32" : "bf16";
+}
+
+std::string size_text(int64_t bytes) {
+  constexpr double kMib = 1024.0 * 1024.0;
+  const double mib = static_cast<double>(bytes) / kMib;
+  return mib < 1024 ? fmt::format("{:.2f} MiB", mib) : fmt::format("{:.2f} GiB", mib / 1024);
+}
+
+std::string count_text(int64_t count) {
+  const auto value = static_cast<double>(count);
+  return value < 1e9 ? fmt::format("{:.2f} M", value / 1e6) : fmt::format("{:.2f} B", value / 1e9);
+}
+
+// A vertical bar in a model's name would be a column.
+std::string cell(std::string text) {
+  std::replace(text.begin(), text.end(), '|', '/');
+  return text;
+}
+
+ordered_json json_of(const BenchSubject& subject, const BenchRow& row) {
+  const std::vector<double> rates = row.tokens_per_second();
+  const std::vector<double> times(row.samples_ns.begin(), row.samples_ns.end());
+  const MeanDeviation time = mean_deviation(times);
+  const MeanDeviation rate = mean_deviation(rates);
+  return {{"build_version", SLUICE_VERSION},
+          {"cpu_info", subject.cpu},
+          {"gpu_info", ""},
+          {"backends", "CPU"},
+          {"runs", row.runs},
+          {"model_filename", subject.model_file},
+          {"model_type", subject.model_name},
+          {"model_size", subject.model_bytes},
+          {"model_n_params", subject.parameters},
+          {"n_ubatch", row.setup.max_batch},
+          {"n_threads", row.setup.threads},
+          {"type_k", name_of(row.setup.cache_type)},
+          {"attention", name_of(row.setup.attention)},
+          {"tokens", subject.tokens},
+          {"n_prompt", row.test.prompt},
+          {"n_gen", row.test.generated},
+          {"n_depth", row.test.depth},
+          {"test_time", row.time},
+          {"avg_ns", std::llround(time.mean)},
+          {"stddev_ns", std::llround(time.deviation)},
+          {"avg_ts", rate.mean},
+          {"stddev_ts", rate.deviation},
+          {"samples_ns", row.samples_ns},
+          {"samples_ts", rates}};
+}
+
+std::string dump(const ordered_json& json) {
+  return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+}
+
+std::string quoted(const ordered_json& value) {
+  const std::string text = value.is_string() ? value.get<std::string>() : dump(value);
+  std::string field = "\"";
+  for (const char character : text) {
+    if (character == '"') field += '"';
+    field += character;
+  }
+  return field + '"';
+}
+
+// All but the samples, which are lists.
+std::string csv_line(const ordered_json& row, bool names) {
+  std::string line;
+  for (const auto& [name, value] : row.items()) {
+    if (value.is_array()) continue;
+    if (!line.empty()) line += ',';
+    line += names ? name : quoted(value);
+  }
+  return line + '\n';
+}
+
+std::string markdown_row(const BenchSubject& subject, const BenchRow& row) {
+  const MeanDeviation rate = mean_deviation(row.tokens_per_second());
+  return fmt::format("| {} | {} | {} | CPU | {} | {} | {} | {} | {} | {:.2f} ± {:.2f} |\n",
+                     cell(subject.model_name), size_text(subject.model_bytes), count_text(subject.parameters),
+                     row.setup.threads, row.setup.max_batch, name_of(row.setup.cache_type),
+                     name_of(row.setup.attention), row.test.name(), rate.mean, rate.deviation);
+}
+
+}  // namespace
+
+std::string BenchTest::name() const {
+  std::string text;
+  if (prompt > 0) text = fmt::format("pp{}", prompt);
+  if (generated > 0) text += fmt::format("{}tg{}", text.empty() ? "" : "+", generated);
+  if (depth > 0) text += fmt::format(" @ d{}", depth);
+  return text;
+}
+
+std::vector<double> BenchRow::tokens_per_second() const {
+  std::vector<double> rates(samples_ns.size());
+  const auto tokens = static_cast<double>(test.prompt + test.generated);
+  std::transform(samples_ns.begin(), samples_ns.end(), rates.begin(),
+                 [&](int64_t ns) { return tokens * kNanoseconds / static_cast<double>(ns); });
+  return rates;
+}
+
+MeanDeviation mean_deviation(const std::vector<double>& values) {
+  const auto count = static_cast<double>(values.size());
+  const double mean = std::accumulate(values.begin(), values.end(), 0.0) / count;
+  if (values.size() < 2) return {mean, 0};
+  const double squares = std::accumulate(values.begin(), values.end(), 0.0, [&](double sum, double value) {
+    return sum + (value - mean) * (value - mean);
+  });
+  return {mean, std::sqrt(squares / (count - 1))};
+}
+
+BenchWriter::BenchWriter(BenchFormat format, BenchSubject subject)
+    : format_(format), subject_(std::move(subject)) {}
+
+std::string BenchWriter::head() const {
+  switch (format_) {
+    case BenchFormat::kMarkdown:
+      return "| model | size | params | backend | threads | n_ubatch | type_k | attention | test | t/s |\n"
+             "| --- | ---: | ---: | --- | ---: | ---: | --- | --- | ---: | ---: |\n";
+    case BenchFormat::kCsv:
+      return csv_line(json_of(subject_, {.test = {}, .setup = {}, .runs = {}, .time = {}, .samples_ns = {1}}),
+                      true);
+    case BenchFormat::kJson:
+      return "[\n";
+  }
+  return {};
+}
+
+std::string BenchWriter::row(const BenchRow& row) {
+  const bool first = std::exchange(first_, false);
+  const std::string start = first ? head() : std::string();
+  switch (format_) {
+    case BenchFormat::kMarkdown:
+      return start + markdown_row(subject_, row);
+    case BenchFormat::kCsv:
+      return start + csv_line(json_of(subject_, row), false);
+    case BenchFormat::kJson:
+      return start + (first ? "  " : ",\n  ") + dump(json_of(subject_, row));
+  }
+  return {};
+}
+
+std::string BenchWriter::tail() const {
+  if (format_ != BenchFormat::kJson) return {};
+  return first_ ? "[]\n" : "\n]\n";
+}
+
+}  // namespace sluice::cli

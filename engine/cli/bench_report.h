@@ -1,0 +1,78 @@
+// What `sluice bench` measured, in llama-bench's columns and names.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+
+namespace sluice::cli {
+
+/// What one row of the table measures: after `depth` tokens that are not timed, `prompt` tokens in batches,
+/// then `generated` one by one.
+struct BenchTest {
+  int64_t prompt = 0;
+  int64_t generated = 0;
+  int64_t depth = 0;
+
+  /// "pp512", "tg128", "pp512+tg128", each with " @ d4096" behind a depth.
+  [[nodiscard]] std::string name() const;
+};
+
+/// How it ran.
+struct BenchSetup {
+  int64_t threads = 0;
+  int64_t max_batch = 0;
+  AttentionMode attention = AttentionMode::kSparse;
+  CacheType cache_type = CacheType::kBF16;
+};
+
+struct BenchRow {
+  BenchTest test;
+  BenchSetup setup;
+  std::string runs;  // Runtime::description()
+  std::string time;  // ISO 8601, UTC, of its start
+  std::vector<int64_t> samples_ns;
+
+  [[nodiscard]] std::vector<double> tokens_per_second() const;
+};
+
+struct MeanDeviation {
+  double mean = 0;
+  double deviation = 0;  // of the sample; 0 for a single value
+};
+
+/// `values` is not empty.
+MeanDeviation mean_deviation(const std::vector<double>& values);
+
+/// What is the same in every row.
+struct BenchSubject {
+  std::string model_file;
+  std::string model_name;  // with its dominant type: "DeepSeek V3.2 Q8_0"
+  int64_t model_bytes = 0;
+  int64_t parameters = 0;
+  std::string cpu;
+  std::string tokens;  // where the tokens come from: a file, or "random"
+};
+
+enum class BenchFormat { kMarkdown, kCsv, kJson };
+
+/// Rows as text, so that each can be written as soon as it is measured.
+class BenchWriter {
+ public:
+  BenchWriter(BenchFormat format, BenchSubject subject);
+  /// With the table's head before the first one.
+  [[nodiscard]] std::string row(const BenchRow& row);
+  /// What comes after the last row.
+  [[nodiscard]] std::string tail() const;
+
+ private:
+  [[nodiscard]] std::string head() const;
+
+  BenchFormat format_;
+  BenchSubject subject_;
+  bool first_ = true;
+};
+
+}  // namespace sluice::cli

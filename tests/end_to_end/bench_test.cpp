@@ -1,0 +1,122 @@
+// `sluice bench`: which rows there are, what they hold, and what is refused. Never how fast it was.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+#include <string>
+
+#include "support/run_program.h"
+#include "support/temporary_directory.h"
+#include "support/tiny_chat_model.h"
+
+namespace sluice::testing {
+namespace {
+
+ProgramResult bench(const Arguments& more) {
+  Arguments arguments{"bench", "-m", tiny_chat_model().string()};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return run_sluice(arguments);
+}
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) lines.push_back(line);
+  return lines;
+}
+
+void expect_refused(const Arguments& arguments, int exit_code, const std::string& part) {
+  const ProgramResult result = bench(arguments);
+  EXPECT_EQ(result.exit_code, exit_code) << result.err;
+  EXPECT_NE(result.err.find(part), std::string::npos) << result.err;
+  EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+  EXPECT_EQ(result.out, "");
+}
+
+TEST(BenchCommand, MeasuresEveryCombination) {
+  const ProgramResult result = bench({"-p", "4,6", "-n", "0-3+3", "-pg", "2,1", "-d", "0,5", "-t", "1-2",
+                                      "-ub", "2", "--attention", "sparse,dense", "-r", "3", "-o", "json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const nlohmann::json rows = nlohmann::json::parse(result.out);
+  std::set<std::string> seen;
+  for (const auto& row : rows) {
+    seen.insert(row.at("n_threads").dump() + row.at("attention").dump() + row.at("n_prompt").dump() + "/" +
+                row.at("n_gen").dump() + "/" + row.at("n_depth").dump());
+    EXPECT_EQ(row.at("n_ubatch"), 2);
+    EXPECT_EQ(row.at("samples_ns").size(), 3U);
+    EXPECT_NE(row.at("runs").get<std::string>().find(row.at("attention").get<std::string>()),
+              std::string::npos);
+  }
+  // Tests: pp4, pp6, tg3 (a count of 0 is none), pp2+tg1.
+  EXPECT_EQ(seen.size(), 2U * 2U * 2U * 4U);
+  EXPECT_EQ(rows.size(), seen.size());
+}
+
+TEST(BenchCommand, AveragesAreThoseOfTheSamples) {
+  const ProgramResult result = bench({"-p", "8", "-n", "0", "-r", "4", "-o", "json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const nlohmann::json row = nlohmann::json::parse(result.out).at(0);
+  double sum = 0;
+  for (size_t i = 0; i < 4; ++i) {
+    const double rate = row.at("samples_ts").at(i);
+    EXPECT_NEAR(rate, 8e9 / row.at("samples_ns").at(i).get<double>(), rate * 1e-9);
+    sum += rate;
+  }
+  EXPECT_NEAR(row.at("avg_ts").get<double>(), sum / 4, sum * 1e-9);
+  double squares = 0;
+  for (const double rate : row.at("samples_ts")) squares += (rate - sum / 4) * (rate - sum / 4);
+  EXPECT_NEAR(row.at("stddev_ts").get<double>(), std::sqrt(squares / 3), sum * 1e-9);
+}
+
+TEST(BenchCommand, MarkdownAndCsvHoldTheSameRows) {
+  const ProgramResult markdown = bench({"-p", "4", "-n", "2", "-d", "0,3", "-r", "1"});
+  ASSERT_EQ(markdown.exit_code, 0) << markdown.err;
+  const std::vector<std::string> rows = lines_of(markdown.out);
+  ASSERT_EQ(rows.size(), 2U + 4U) << markdown.out;
+  const auto bars = [](const std::string& line) { return std::count(line.begin(), line.end(), '|'); };
+  for (const std::string& row : rows) EXPECT_EQ(bars(row), bars(rows.front())) << row;
+  const char* const names[] = {"| pp4 |", "| tg2 |", "| pp4 @ d3 |", "| tg2 @ d3 |"};
+  for (size_t i = 0; i < 4; ++i) EXPECT_NE(rows[2 + i].find(names[i]), std::string::npos) << rows[2 + i];
+
+  const ProgramResult csv = bench({"-p", "4", "-n", "2", "-d", "0,3", "-r", "1", "-o", "csv"});
+  ASSERT_EQ(csv.exit_code, 0) << csv.err;
+  const std::vector<std::string> fields = lines_of(csv.out);
+  ASSERT_EQ(fields.size(), 1U + 4U) << csv.out;
+  EXPECT_TRUE(fields[0].starts_with("build_version,cpu_info,")) << fields[0];
+  EXPECT_TRUE(fields[1].starts_with("\"")) << fields[1];
+}
+
+TEST(BenchCommand, TakesItsTokensFromAText) {
+  const TemporaryDirectory directory;
+  const std::string text = (directory / "text.txt").string();
+  std::ofstream(text) << "the end of the story";
+  const ProgramResult result = bench({"-p", "3", "-n", "1", "-f", text, "-r", "1", "-o", "json"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(nlohmann::json::parse(result.out).at(0).at("tokens"), text);
+  expect_refused({"-p", "4000", "-n", "0", "-f", text}, 1, "a text of at least 4000 tokens");
+}
+
+TEST(BenchCommand, RefusesWhatItCannotMeasure) {
+  expect_refused({"-p", "4,,5"}, 1, "-p/--n-prompt");
+  expect_refused({"-p", "many"}, 1, "found many");
+  expect_refused({"-d", "9-3"}, 1, "upwards");
+  expect_refused({"-d", "0-8*2"}, 1, "upwards");
+  expect_refused({"-n", "1-5+0"}, 1, "upwards");
+  expect_refused({"-n", "99999999999"}, 1, "2^31");
+  expect_refused({"-p", "1-100000"}, 1, "1000 values");
+  expect_refused({"-pg", "3"}, 1, "-pg");
+  expect_refused({"-p", "0", "-n", "0"}, 1, "a number of tokens above 0");
+  expect_refused({"-ub", "0"}, 1, "-ub/--ubatch-size");
+  expect_refused({"-p", "300000"}, 1, "300000");
+  expect_refused({"-r", "0"}, 2, "--repetitions");
+  expect_refused({"-o", "sql"}, 2, "--output");
+  expect_refused({"--attention", "sparse,none"}, 2, "--attention");
+  expect_refused({"-ncmoe", "3"}, 1, "--n-cpu-moe");
+}
+
+}  // namespace
+}  // namespace sluice::testing
