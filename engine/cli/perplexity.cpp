@@ -159,7 +159,8 @@ void add_perplexity_command(CLI::App& app) {
   command->add_option("--chunks", options->chunks, "Score this many windows; -1 = all (default -1)")
       ->check(CLI::Validator(
           [](const std::string& text) {
-            return text == "0" ? std::string("0 windows score nothing") : std::string();
+            const bool valid = text == "-1" || (!text.empty() && text[0] != '-' && text != "0");
+            return valid ? std::string() : "expected -1 or a number above 0, found " + text;
           },
           ""))
       ->type_name("N");

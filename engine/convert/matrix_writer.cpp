@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
+#include <thread>
 
+#include "offload/workers.h"
 #include "quant/block_codec.h"
 #include "quant/nvfp4.h"
 
@@ -13,6 +15,7 @@ namespace {
 
 using quant::DType;
 
+constexpr int64_t kRowsPerTask = 16;
 constexpr int64_t kPieceFloats = int64_t{16} << 20;
 // Below this a matrix is taken as zero: its scale would leave float's normal range.
 constexpr float kNegligible = 1e-30F;
@@ -42,8 +45,16 @@ class PieceEncoder {
       : writer_(writer), cols_(stack.cols), dtype_(dtype) {}
 
   void write(std::span<const float> values, int64_t rows) {
-    blocks_.resize(static_cast<size_t>(rows * quant::row_bytes(dtype_, cols_)));
-    encode_rows(values, rows, cols_, dtype_, blocks_);
+    const int64_t row_bytes = quant::row_bytes(dtype_, cols_);
+    blocks_.resize(static_cast<size_t>(rows * row_bytes));
+    const std::span<std::byte> blocks(blocks_);
+    workers_.for_ranges(rows, kRowsPerTask, [&](int64_t begin, int64_t end, int64_t) {
+      const auto count = static_cast<size_t>(end - begin);
+      encode_rows(
+          values.subspan(static_cast<size_t>(begin * cols_), count * static_cast<size_t>(cols_)), end - begin,
+          cols_, dtype_,
+          blocks.subspan(static_cast<size_t>(begin * row_bytes), count * static_cast<size_t>(row_bytes)));
+    });
     writer_.write(blocks_);
   }
 
@@ -51,6 +62,7 @@ class PieceEncoder {
   quant::GgufWriter& writer_;
   int64_t cols_;
   DType dtype_;
+  offload::Workers workers_{std::max<int64_t>(1, std::thread::hardware_concurrency())};
   std::vector<std::byte> blocks_;
 };
 
