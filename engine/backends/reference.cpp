@@ -190,11 +190,11 @@ class Reference {
     layer_norm(keys, w.norm_gain, w.norm_bias);
     Vector queries = matmul(w.query, q_latent);
     const Vector head_weights = matmul(w.head_weights, a);
-    const int64_t step = options_.index_rope == IndexRope::kHalfSplit ? c_.d_rope / 2 : 1;
     for (int64_t t = 0; t < n_; ++t) {
-      rotate(keys.data() + t * c_.d_index, c_.d_rope, step, t, frequencies_);
+      rotate(keys.data() + t * c_.d_index, c_.d_rope, c_.d_rope / 2, t, frequencies_);
       for (int64_t h = 0; h < c_.index_heads; ++h) {
-        rotate(queries.data() + (t * c_.index_heads + h) * c_.d_index, c_.d_rope, step, t, frequencies_);
+        rotate(queries.data() + (t * c_.index_heads + h) * c_.d_index, c_.d_rope, c_.d_rope / 2, t,
+               frequencies_);
       }
     }
     const float scale = 1.0F / std::sqrt(static_cast<float>(c_.index_heads * c_.d_index));

@@ -15,15 +15,10 @@ namespace sluice {
 
 enum class AttentionForm { kExpanded, kAbsorbed };
 
-/// Which elements of the indexer's rope part turn together. The model's are half-split; the other layout is
-/// the well-known mistake, here so that a test can tell them apart.
-enum class IndexRope { kHalfSplit, kInterleaved };
-
 struct ReferenceOptions {
   AttentionMode attention = AttentionMode::kSparse;
   AttentionForm form = AttentionForm::kExpanded;
   ForwardObserver* observer = nullptr;  // may be null
-  IndexRope index_rope = IndexRope::kHalfSplit;
 };
 
 /// Logits of every position, [ids.size(), vocab_size]. ids must be in the vocabulary.

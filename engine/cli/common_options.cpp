@@ -51,10 +51,11 @@ std::filesystem::path embedded_model_path() {
   std::filesystem::path source = std::filesystem::path(SLUICE_SOURCE_MODELS_DIR) / kEmbeddedModel;
   std::filesystem::path installed = installed_models_directory() / kEmbeddedModel;
   std::error_code ignored;
-  if (std::filesystem::exists(source, ignored)) return source;
+  // An installed program takes what it came with, even where its sources still lie.
   if (std::filesystem::exists(installed, ignored)) return installed;
+  if (std::filesystem::exists(source, ignored)) return source;
   throw Error("embedded model",
-              fmt::format("it at {} or {} (-m names another)", source.string(), installed.string()),
+              fmt::format("it at {} or {} (-m names another)", installed.string(), source.string()),
               "no file at either place");
 }
 

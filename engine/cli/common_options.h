@@ -20,7 +20,7 @@ struct ModelOptions {
   [[nodiscard]] bool embedded() const { return path.empty(); }
 };
 
-/// models/tiny.gguf next to the sources, else in the installation. Throws Error naming both places.
+/// models/tiny.gguf of the installation, else next to the sources. Throws Error naming both places.
 std::filesystem::path embedded_model_path();
 
 /// Throws Error naming the file.

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "engine/cli/terminal.h"
+#include "quant/base/output_file.h"
 
 namespace sluice::cli {
 namespace {
@@ -70,6 +71,7 @@ void Interrupts::handle() {
 }
 
 void Interrupts::leave() const {
+  const auto held_to_the_end = OutputFile::remove_uncommitted();
   if (terminal_.has_value()) tcsetattr(STDIN_FILENO, TCSADRAIN, &*terminal_);
   const std::string_view reset = Colours(STDOUT_FILENO).reset();
   [[maybe_unused]] const ssize_t written = write(STDOUT_FILENO, reset.data(), reset.size());

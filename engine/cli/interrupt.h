@@ -1,4 +1,5 @@
-// Ctrl-C: the first stops the work in progress, the second leaves the program with exit code 130.
+// Ctrl-C: the first stops the work in progress, the second leaves the program with exit code 130. Neither
+// leaves an unfinished file behind.
 #pragma once
 
 #include <pthread.h>

@@ -142,8 +142,18 @@ void perplexity(const PerplexityOptions& options) {
     print_text(outcome.sum);
   }
   if (outcome.interrupted) {
+    fmt::print(stderr, "{}: interrupted after {} of {} windows\n", options.file, outcome.window_means.size(),
+               count);
     throw Interrupted();
   }
+}
+
+/// What is wrong with this value of --chunks; nothing when it is -1 or a number above 0.
+std::string refuse_chunks(const std::string& text) {
+  int64_t chunks = 0;
+  const bool number = CLI::detail::lexical_cast(text, chunks);
+  if (number && (chunks == -1 || chunks > 0)) return {};
+  return fmt::format("expected -1 or a number above 0, found {}", text);
 }
 
 }  // namespace
@@ -157,12 +167,7 @@ void add_perplexity_command(CLI::App& app) {
   command->get_option("--ctx-size")->description("Tokens per window; 0 = the model's context (default 512)");
   command->add_option("-f,--file", options->file, "Text to score; - is standard input")->required();
   command->add_option("--chunks", options->chunks, "Score this many windows; -1 = all (default -1)")
-      ->check(CLI::Validator(
-          [](const std::string& text) {
-            const bool valid = text == "-1" || (!text.empty() && text[0] != '-' && text != "0");
-            return valid ? std::string() : "expected -1 or a number above 0, found " + text;
-          },
-          ""))
+      ->check(CLI::Validator(refuse_chunks, ""))
       ->type_name("N");
   const std::map<std::string, ScoreProtocol> protocols{{"half", ScoreProtocol::kHalf},
                                                        {"all", ScoreProtocol::kAll}};

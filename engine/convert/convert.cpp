@@ -15,6 +15,7 @@
 #include "engine/convert/type_choice.h"
 #include "engine/model_config.h"
 #include "engine/text/tokenizer.h"
+#include "offload/workers.h"
 #include "quant/base/error.h"
 #include "quant/gguf_writer.h"
 #include "quant/mapped_file.h"
@@ -24,6 +25,7 @@ namespace sluice {
 namespace {
 
 using convert::MatrixStack;
+using convert::RowRange;
 using convert::SourceFormat;
 using convert::SourceLayout;
 using convert::SourceTensor;
@@ -106,12 +108,12 @@ class Conversion {
     const std::vector<Tensor> declared = declare();
     quant::GgufWriter writer(output, metadata, declared);
     convert::ProgressMeter progress(options_.progress, output, declared);
+    offload::Workers workers(convert::encoding_threads(options_));
+    convert::MatrixWriter matrices(writer, progress, workers);
     for (const Item& item : items_) {
-      const std::vector<float> scales = write_item(writer, item);
-      progress.tensor_done(item.target);
+      const std::vector<float> scales = write_item(matrices, item);
       if (item.has_scale) {
-        writer.write(std::as_bytes(std::span(scales)));
-        progress.tensor_done(convert::declare_scale(item.target));
+        matrices.write_bytes(convert::declare_scale(item.target), std::as_bytes(std::span(scales)));
       }
     }
     writer.finish();
@@ -179,7 +181,7 @@ class Conversion {
   }
 
   /// Returns the values of the `.scale` companion, when there is one.
-  static std::vector<float> write_item(quant::GgufWriter& writer, const Item& item);
+  static std::vector<float> write_item(convert::MatrixWriter& writer, const Item& item);
 
   std::filesystem::path directory_;
   const ConvertOptions& options_;
@@ -217,53 +219,50 @@ void read_key_head(const SourceTensor& source, HeadRows layout, int64_t head, st
 
 MatrixStack stack_of(const Item& item) {
   const Tensor& target = item.target;
-  MatrixStack stack{
-      target.ne[2], target.ne[1], target.ne[0], convert::bounded_rows(target.ne[1], target.ne[0]), {}};
+  MatrixStack stack{convert::rows_per_task(target.ne[1], target.ne[0]), {}};
   switch (item.plan.layout) {
     case SourceLayout::kWhole:
     case SourceLayout::kExpertStack:
-      stack.read = [&item](int64_t slice, int64_t row, std::span<float> values) {
-        item.sources[static_cast<size_t>(slice)].read_rows(row, values);
+      stack.read = [&item](const RowRange& range, std::span<float> values) {
+        item.sources[static_cast<size_t>(range.slice)].read_rows(range.first_row, values);
       };
       break;
     case SourceLayout::kKeyHeads:
-      stack.rows_per_read = stack.rows;
-      stack.read = [&item, layout = head_rows(item)](int64_t head, int64_t, std::span<float> values) {
-        read_key_head(item.sources.front(), layout, head, values);
+      stack.rows_per_read = target.ne[1];
+      stack.read = [&item, layout = head_rows(item)](const RowRange& range, std::span<float> values) {
+        read_key_head(item.sources.front(), layout, range.slice, values);
       };
       break;
     case SourceLayout::kValueHeads:
-      stack.read = [&item, layout = head_rows(item)](int64_t head, int64_t row, std::span<float> values) {
-        item.sources.front().read_rows(head * layout.per_head + layout.keys + row, values);
+      stack.read = [&item, layout = head_rows(item)](const RowRange& range, std::span<float> values) {
+        item.sources.front().read_rows(range.slice * layout.per_head + layout.keys + range.first_row, values);
       };
       break;
   }
   return stack;
 }
 
-std::vector<float> repack_nvfp4(quant::GgufWriter& writer, const Item& item) {
+std::vector<float> repack_nvfp4(convert::MatrixWriter& writer, const Item& item) {
+  const Tensor& target = item.target;
+  writer.write_blocks(target, convert::rows_per_task(target.ne[1], target.ne[0]),
+                      [&item](const RowRange& range, std::span<std::byte> blocks) {
+                        item.sources[static_cast<size_t>(range.slice)].repack_rows(range.first_row,
+                                                                                   range.rows, blocks);
+                      });
   std::vector<float> scales;
-  std::vector<std::byte> blocks;
   for (const SourceTensor& source : item.sources) {
-    const int64_t step = convert::bounded_rows(source.rows(), source.cols());
-    for (int64_t row = 0; row < source.rows(); row += step) {
-      const int64_t rows = std::min(step, source.rows() - row);
-      blocks.resize(static_cast<size_t>(rows * quant::row_bytes(DType::kNVFP4, source.cols())));
-      source.repack_rows(row, rows, blocks);
-      writer.write(blocks);
-    }
     scales.push_back(source.second_scale());
   }
   return scales;
 }
 
-std::vector<float> Conversion::write_item(quant::GgufWriter& writer, const Item& item) {
+std::vector<float> Conversion::write_item(convert::MatrixWriter& writer, const Item& item) {
   switch (item.encoding) {
     case Encoding::kPlain:
-      convert::write_matrices(writer, stack_of(item), item.target.dtype);
+      writer.write_matrices(item.target, stack_of(item));
       return {};
     case Encoding::kScaledNvfp4:
-      return convert::write_scaled_nvfp4(writer, stack_of(item));
+      return writer.write_scaled_nvfp4(item.target, stack_of(item));
     case Encoding::kRepackNvfp4:
       return repack_nvfp4(writer, item);
   }

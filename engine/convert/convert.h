@@ -18,14 +18,16 @@ struct TypeRule {
   quant::DType dtype;
 };
 
-/// Called between tensors; return false to stop (the partial file is removed and Error thrown).
+/// Called after every tensor, and several times a second while a large one is written; return false to stop
+/// (the partial file is removed and Error thrown).
 using ConvertProgress =
     std::function<bool(int64_t bytes_done, int64_t bytes_total, const std::string& tensor)>;
 
 struct ConvertOptions {
   quant::DType dtype = quant::DType::kQ8_0;  // for every tensor that may be quantized
   std::vector<TypeRule> rules;
-  std::string name;  // general.name; empty = the directory's name
+  std::string name;     // general.name; empty = the directory's name
+  int64_t threads = 0;  // that encode; 0 = all physical cores. The file is the same whatever their number
   ConvertProgress progress;
 };
 

@@ -8,6 +8,7 @@
 #include <cassert>
 
 #include "engine/convert/tensor_names.h"
+#include "offload/machine.h"
 #include "quant/base/error.h"
 
 namespace sluice::convert {
@@ -45,6 +46,10 @@ std::string size_label(int64_t parameters) {
   return fmt::format("{}", parameters);
 }
 
+int64_t encoding_threads(const ConvertOptions& options) {
+  return options.threads > 0 ? options.threads : offload::probe_machine().cores;
+}
+
 ProgressMeter::ProgressMeter(const ConvertProgress& progress, const std::filesystem::path& output,
                              std::span<const quant::Tensor> tensors)
     : progress_(progress), output_(output.string()) {
@@ -53,8 +58,8 @@ ProgressMeter::ProgressMeter(const ConvertProgress& progress, const std::filesys
   }
 }
 
-void ProgressMeter::tensor_done(const quant::Tensor& tensor) {
-  done_ += tensor_bytes(tensor);
+void ProgressMeter::wrote(const quant::Tensor& tensor, int64_t bytes) {
+  done_ += bytes;
   if (progress_ && !progress_(done_, total_, tensor.name)) {
     throw Error(output_, "to be written to its end", "a request to stop");
   }

@@ -1,5 +1,5 @@
 // What conversion and requantization share: declared tensors, a count of what has been written, the parameter
-// label.
+// label, the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -23,14 +23,17 @@ int64_t tensor_bytes(const quant::Tensor& tensor);
 /// Parameters in words, three digits at most: "671B", "59.6M".
 std::string size_label(int64_t parameters);
 
+/// options.threads, or all physical cores.
+int64_t encoding_threads(const ConvertOptions& options);
+
 /// Tells the caller's callback how far the file is.
 class ProgressMeter {
  public:
   ProgressMeter(const ConvertProgress& progress, const std::filesystem::path& output,
                 std::span<const quant::Tensor> tensors);
 
-  /// After each tensor. Throws Error when the callback asks to stop.
-  void tensor_done(const quant::Tensor& tensor);
+  /// `bytes` more of `tensor` are in the file. Throws Error when the callback asks to stop.
+  void wrote(const quant::Tensor& tensor, int64_t bytes);
 
  private:
   const ConvertProgress& progress_;

@@ -12,6 +12,7 @@
 #include "engine/convert/tensor_names.h"
 #include "engine/convert/type_choice.h"
 #include "engine/text/tokenizer.h"
+#include "offload/workers.h"
 #include "quant/base/error.h"
 #include "quant/block_codec.h"
 #include "quant/gguf_reader.h"
@@ -21,6 +22,7 @@ namespace sluice {
 namespace {
 
 using convert::MatrixStack;
+using convert::RowRange;
 using quant::DType;
 using quant::GgufFile;
 using quant::Tensor;
@@ -106,8 +108,10 @@ class Requantization {
     report_.has_tokenizer = has_tokenizer(metadata);
     quant::GgufWriter writer(output, metadata, declared);
     convert::ProgressMeter progress(options_.progress, output, declared);
+    offload::Workers workers(convert::encoding_threads(options_));
+    convert::MatrixWriter matrices(writer, progress, workers);
     for (const Item& item : items_) {
-      write_item(writer, item, progress);
+      write_item(matrices, item);
     }
     writer.finish();
     report_.tensors = static_cast<int64_t>(declared.size());
@@ -156,47 +160,38 @@ class Requantization {
 
   [[nodiscard]] MatrixStack stack_of(const Item& item) const {
     const Tensor& source = *item.source;
-    const int64_t rows = source.ne[1];
-    MatrixStack stack{
-        source.ne[2] * source.ne[3], rows, source.ne[0], convert::bounded_rows(rows, source.ne[0]), {}};
-    stack.read = [this, &item](int64_t slice, int64_t row, std::span<float> values) {
-      read_rows(item, slice, row, values);
-    };
-    return stack;
+    return {
+        convert::rows_per_task(source.ne[1], source.ne[0]),
+        [this, &item](const RowRange& range, std::span<float> values) { read_rows(item, range, values); }};
   }
 
-  void read_rows(const Item& item, int64_t slice, int64_t first_row, std::span<float> values) const {
+  void read_rows(const Item& item, const RowRange& range, std::span<float> values) const {
     const Tensor& source = *item.source;
     const int64_t row_bytes = quant::row_bytes(source.dtype, source.ne[0]);
-    const int64_t rows = static_cast<int64_t>(values.size()) / source.ne[0];
-    const int64_t first = slice * source.ne[1] + first_row;
-    quant::dequantize_row(
-        source.dtype,
-        source.bytes.subspan(static_cast<size_t>(first * row_bytes), static_cast<size_t>(rows * row_bytes)),
-        values);
+    const int64_t first = range.slice * source.ne[1] + range.first_row;
+    quant::dequantize_row(source.dtype,
+                          source.bytes.subspan(static_cast<size_t>(first * row_bytes),
+                                               static_cast<size_t>(range.rows * row_bytes)),
+                          values);
     if (!item.source_scales.empty()) {
       for (float& value : values) {
-        value *= item.source_scales[static_cast<size_t>(slice)];
+        value *= item.source_scales[static_cast<size_t>(range.slice)];
       }
     }
     convert::check_finite(subject(source), values, first, source.ne[0]);
   }
 
-  void write_item(quant::GgufWriter& writer, const Item& item, convert::ProgressMeter& progress) const {
+  void write_item(convert::MatrixWriter& writer, const Item& item) const {
     if (item.copy) {
-      writer.write(item.source->bytes);
-      progress.tensor_done(item.target);
+      writer.write_bytes(item.target, item.source->bytes);
       return;
     }
     if (!item.new_scale) {
-      convert::write_matrices(writer, stack_of(item), item.target.dtype);
-      progress.tensor_done(item.target);
+      writer.write_matrices(item.target, stack_of(item));
       return;
     }
-    const std::vector<float> scales = convert::write_scaled_nvfp4(writer, stack_of(item));
-    progress.tensor_done(item.target);
-    writer.write(std::as_bytes(std::span(scales)));
-    progress.tensor_done(convert::declare_scale(item.target));
+    const std::vector<float> scales = writer.write_scaled_nvfp4(item.target, stack_of(item));
+    writer.write_bytes(convert::declare_scale(item.target), std::as_bytes(std::span(scales)));
   }
 
   GgufFile file_;

@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cassert>
 #include <cerrno>
+#include <mutex>
+#include <set>
 #include <utility>
 
 #include "quant/base/error.h"
@@ -36,6 +38,17 @@ void require_replaceable(const std::filesystem::path& path) {
               S_ISDIR(status.st_mode) ? "a directory" : "a special file");
 }
 
+// What is on disk under a name that commit() will change.
+struct UncommittedFiles {
+  std::mutex mutex;  // held while such a name appears or goes
+  std::set<std::filesystem::path> paths;
+};
+
+UncommittedFiles& uncommitted_files() {
+  static UncommittedFiles files;
+  return files;
+}
+
 // After a crash the directory must hold the new name. Best effort: not every file system can do it.
 void sync_directory_of(const std::filesystem::path& path) {
   const std::filesystem::path parent = path.has_parent_path() ? path.parent_path() : ".";
@@ -52,9 +65,13 @@ OutputFile::OutputFile(std::filesystem::path path) : path_(std::move(path)) {
   require_replaceable(path_);
   part_path_ = path_;
   part_path_ += fmt::format(".part-{}", ::getpid());
+  const std::scoped_lock lock(uncommitted_files().mutex);
+  uncommitted_files().paths.insert(part_path_);
   fd_ = ::open(part_path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, kPermissions);
   if (fd_ < 0) {
-    throw Error(path_.string(), "a path that can be written", system_error_text(errno));
+    const int error_number = errno;
+    uncommitted_files().paths.erase(part_path_);
+    throw Error(path_.string(), "a path that can be written", system_error_text(error_number));
   }
 }
 
@@ -100,16 +117,38 @@ void OutputFile::commit() {
   // EINVAL: a file system that has nothing to sync.
   refuse_unless(::fsync(fd_) == 0 || errno == EINVAL);
   // The descriptor stays owned until the rename, so that a failure still discards.
-  refuse_unless(::rename(part_path_.c_str(), path_.c_str()) == 0);
+  refuse_unless(rename_part());
   ::close(std::exchange(fd_, -1));  // synced above: nothing is left that could fail
   sync_directory_of(path_);
+}
+
+bool OutputFile::rename_part() {
+  const std::scoped_lock lock(uncommitted_files().mutex);
+  if (::rename(part_path_.c_str(), path_.c_str()) != 0) {
+    return false;
+  }
+  uncommitted_files().paths.erase(part_path_);
+  return true;
 }
 
 void OutputFile::discard() noexcept {
   if (fd_ >= 0) {
     ::close(std::exchange(fd_, -1));
-    ::unlink(part_path_.c_str());
+    const std::scoped_lock lock(uncommitted_files().mutex);
+    if (uncommitted_files().paths.erase(part_path_) > 0) {
+      ::unlink(part_path_.c_str());
+    }
   }
+}
+
+std::unique_lock<std::mutex> OutputFile::remove_uncommitted() noexcept {
+  UncommittedFiles& files = uncommitted_files();
+  std::unique_lock lock(files.mutex);
+  for (const std::filesystem::path& path : files.paths) {
+    ::unlink(path.c_str());
+  }
+  files.paths.clear();
+  return lock;
 }
 
 }  // namespace sluice

@@ -4,12 +4,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <mutex>
 #include <span>
 #include <string_view>
 
 namespace sluice {
 
-/// Move-only. The destructor of an uncommitted file removes what was written.
+/// Move-only. The destructor of an uncommitted file removes what was written. Files may be used by several
+/// threads, each by one at a time.
 class OutputFile {
  public:
   /// Opens "<path>.part-<pid>" for writing. Throws Error naming `path` when that fails.
@@ -27,7 +29,13 @@ class OutputFile {
   /// Flushes, syncs, closes and renames to the final path. Throws Error.
   void commit();
 
+  /// Removes what all uncommitted files of the process have written: for a thread that ends the process
+  /// without unwinding the others. While the lock is held they can neither open a file nor commit one.
+  [[nodiscard]] static std::unique_lock<std::mutex> remove_uncommitted() noexcept;
+
  private:
+  /// False, with errno, when it failed.
+  bool rename_part();
   void discard() noexcept;
 
   std::filesystem::path path_;

@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <map>
-#include <vector>
 
 #include "engine/backends/reference.h"
 #include "engine/convert/convert.h"
@@ -23,19 +21,6 @@ namespace {
 using testing::Random;
 
 constexpr int64_t kTokens = 29;  // well past the index top-k of 8
-
-// What every layer's last token selected, and the scores it selected by.
-class LastSelection : public ForwardObserver {
- public:
-  void selection(int64_t layer, int64_t position, std::span<const int32_t> selected,
-                 std::span<const float> layer_scores) override {
-    if (position != kTokens - 1) return;
-    chosen[layer].assign(selected.begin(), selected.end());
-    scores[layer].assign(layer_scores.begin(), layer_scores.end());
-  }
-  std::map<int64_t, std::vector<int32_t>> chosen;
-  std::map<int64_t, std::vector<float>> scores;
-};
 
 class Forward : public ::testing::Test {
  protected:
@@ -102,26 +87,6 @@ TEST_F(Forward, ReferenceFormsAndBackendAgree) {
   const std::vector<float> backend = last_logits(AttentionMode::kDense, 64, 2);
   EXPECT_TRUE(testing::close(absorbed, expanded, 1e-3, 1e-3));
   EXPECT_TRUE(testing::close(backend, expanded, 1e-3, 1e-3));
-}
-
-// Model specification, section 7 (d): pairs of the indexer's rope that lie side by side would go unnoticed up
-// to top-k tokens, and must not beyond.
-TEST_F(Forward, IndexerPairsAreHalfAVectorApart) {
-  SCOPED_TRACE(random_.describe());
-  LastSelection right;
-  LastSelection wrong;
-  LastSelection backend;
-  reference_forward(model_, ids_, {.observer = &right, .index_rope = IndexRope::kHalfSplit});
-  reference_forward(model_, ids_, {.observer = &wrong, .index_rope = IndexRope::kInterleaved});
-  Runtime runtime(model_, {.threads = 1});
-  KvCache cache(model_.config(), kTokens, CacheType::kF32);
-  runtime.forward({.ids = ids_, .observer = &backend, .stop = {}}, cache);
-  ASSERT_EQ(right.scores.size(), static_cast<size_t>(model_.config().layers));
-  ASSERT_EQ(backend.scores.size(), right.scores.size());
-  EXPECT_NE(wrong.chosen, right.chosen);
-  // The first layer's input is the same for all three; later ones have attended to other positions.
-  EXPECT_TRUE(testing::close(backend.scores[0], right.scores[0], 1e-3, 1e-4));
-  EXPECT_FALSE(testing::close(backend.scores[0], wrong.scores[0], 1e-3, 1e-4));
 }
 
 TEST_F(Forward, SavedSessionContinuesIdentically) {

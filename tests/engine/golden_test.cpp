@@ -4,18 +4,27 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <ostream>
+#include <string>
+#include <vector>
 
 #include "engine/engine.h"
+#include "engine/perplexity.h"
 #include "support/golden_model.h"
+#include "support/overlap.h"
 
 namespace sluice {
 namespace {
 
 using testing::golden_model;
 using testing::Goldens;
+using testing::overlap;
 
 constexpr const char* kPrompts[] = {"short", "dialogue", "t300", "t700", "t1500", "chat"};
 
@@ -91,12 +100,6 @@ double relative_rms(std::span<const float> a, std::span<const float> golden) {
     norm += static_cast<double>(golden[i]) * static_cast<double>(golden[i]);
   }
   return std::sqrt(error / norm);
-}
-
-double overlap(const std::vector<int32_t>& a, const std::vector<int32_t>& golden) {
-  std::vector<int32_t> common;
-  std::set_intersection(a.begin(), a.end(), golden.begin(), golden.end(), std::back_inserter(common));
-  return static_cast<double>(common.size()) / static_cast<double>(golden.size());
 }
 
 // Feeds ids in batches and collects the logits of the last `rows` positions.
@@ -185,6 +188,68 @@ TEST(GoldenGreedy, ContinuationsAreIdentical) {
     EXPECT_EQ(session.generate(sampler, options).ids, expected) << item["name"];
   }
 }
+
+struct ScoredWindow {
+  int64_t context;
+  AttentionMode attention;
+  int64_t index;  // of the held-out text's windows
+};
+
+constexpr ScoredWindow kScoredWindows[] = {{2048, AttentionMode::kSparse, 0},
+                                           {2048, AttentionMode::kSparse, 1},
+                                           {2048, AttentionMode::kDense, 0},
+                                           {4096, AttentionMode::kSparse, 0},
+                                           {4096, AttentionMode::kDense, 0}};
+#ifdef __SANITIZE_THREAD__
+constexpr size_t kWindowsRun = 1;  // the others take the same threads through the same code
+#else
+constexpr size_t kWindowsRun = std::size(kScoredWindows);
+#endif
+
+std::string attention_name(AttentionMode mode) {
+  return mode == AttentionMode::kSparse ? "sparse" : "dense";
+}
+
+std::string window_name(const ScoredWindow& window) {
+  return fmt::format("{}_{}_window{}", window.context, attention_name(window.attention), window.index);
+}
+
+// GoogleTest's way to print a parameter.
+void PrintTo(const ScoredWindow& window, std::ostream* stream) {
+  *stream << window_name(window);
+}
+
+class GoldenPerplexity : public ::testing::TestWithParam<ScoredWindow> {};
+
+TEST_P(GoldenPerplexity, MeanLogLikelihoodOfAWindow) {
+  SLUICE_NEEDS_TINY_MODEL();
+  const auto [context, attention, index] = GetParam();
+  const std::filesystem::path folder = testing::tiny_directory() / "golden";
+  std::ifstream text_file(folder / "heldout.txt");
+  const std::string text(std::istreambuf_iterator<char>(text_file), {});
+  std::ifstream golden_file(folder / "ppl.json");
+  const nlohmann::json golden = nlohmann::json::parse(golden_file)
+                                    .at("results")
+                                    .at(fmt::format("ctx{}_{}", context, attention_name(attention)));
+
+  const Tokenizer& tokenizer = golden_model().tokenizer();
+  const PerplexityWindows windows(tokenizer.encode(text, SpecialTokens::kAsText),
+                                  tokenizer.data().bos.value(), context, ScoreProtocol::kAll, "heldout.txt");
+  EXPECT_EQ(windows.count(), golden.at("windows").get<int64_t>());
+  Runtime runtime(golden_model(), {.attention = attention});
+  KvCache cache(golden_model().config(), context, CacheType::kF32);
+  const std::optional<NllSum> found = score_window(runtime, cache, windows.window(index), {});
+  ASSERT_TRUE(found.has_value());
+  EXPECT_EQ(found->count(), context - 1);
+  const auto expected = golden.at("first_windows_mean_nll").at(static_cast<size_t>(index)).get<double>();
+  EXPECT_NEAR(found->mean(), expected, 1e-3);  // 0.1 % of the perplexity
+  RecordProperty("nll_difference", fmt::format("{:.1e}", found->mean() - expected));
+  fmt::print("{}: mean NLL {:.6f}, reference {:.6f}\n", window_name(GetParam()), found->mean(), expected);
+}
+
+INSTANTIATE_TEST_SUITE_P(HeldOut, GoldenPerplexity,
+                         ::testing::ValuesIn(kScoredWindows, kScoredWindows + kWindowsRun),
+                         [](const auto& tested) { return window_name(tested.param); });
 
 }  // namespace
 }  // namespace sluice

@@ -7,10 +7,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <csignal>
 #include <fstream>
+#include <mutex>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "support/error_text.h"
@@ -153,6 +157,44 @@ TEST(OutputFile, AFullDiskIsAnErrorAndLeavesNothing) {
     EXPECT_THAT(text, HasSubstr("File too large"));
   }
   EXPECT_TRUE(std::filesystem::is_empty(directory.path()));
+}
+
+TEST(OutputFile, RemoveUncommittedTakesEveryPartAndNothingElse) {
+  const TemporaryDirectory directory;
+  std::ofstream(directory / "second.bin") << "old";
+  OutputFile committed(directory / "first.bin");
+  committed.commit();
+  OutputFile moved_from(directory / "second.bin");
+  moved_from.write("new");
+  OutputFile second(std::move(moved_from));
+  OutputFile third(directory / "third.bin");
+  {
+    const auto lock = OutputFile::remove_uncommitted();
+    EXPECT_EQ(directory.listing().find("part"), std::string::npos) << directory.listing();
+  }
+  EXPECT_EQ(load_text(directory / "second.bin"), "old");
+  EXPECT_THAT(error_text([&] { second.commit(); }), HasSubstr("second.bin"));  // it has no name any more
+  EXPECT_EQ(load_text(directory / "second.bin"), "old");
+  EXPECT_TRUE(std::filesystem::exists(directory / "first.bin"));
+  EXPECT_FALSE(std::filesystem::exists(directory / "third.bin"));
+}
+
+TEST(OutputFile, NoneIsCommittedWhileTheLockIsHeld) {
+  const TemporaryDirectory directory;
+  OutputFile file(directory / "out.bin");
+  std::atomic<bool> ended = false;
+  std::unique_lock<std::mutex> lock = OutputFile::remove_uncommitted();
+  std::thread thread([&] {
+    const std::string text = error_text([&] { OutputFile(directory / "other.bin").commit(); });
+    EXPECT_EQ(text, "no error");
+    ended = true;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // too short only hides a failure
+  EXPECT_FALSE(ended);
+  EXPECT_TRUE(std::filesystem::is_empty(directory.path()));
+  lock.unlock();
+  thread.join();
+  EXPECT_TRUE(std::filesystem::exists(directory / "other.bin"));
 }
 
 TEST(OutputFile, AFailedCommitIsAnErrorAndLeavesNothing) {

@@ -9,6 +9,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <stdexcept>
 #include <thread>
@@ -18,6 +19,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
+
+constexpr milliseconds kBetweenQuestions{2};
 
 struct Pipe {
   Pipe() {
@@ -38,15 +41,26 @@ struct Pipe {
   std::array<int, 2> ends{-1, -1};
 };
 
+// Whatever started the tests, Ctrl-C shall reach the program: background jobs of a script have it ignored.
+void accept_interrupts() {
+  signal(SIGINT, SIG_DFL);
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  sigprocmask(SIG_UNBLOCK, &set, nullptr);
+}
+
 // Returns never; what fails here shows as exit code 127.
-[[noreturn]] void become_sluice(const Arguments& arguments, const Environment& environment) {
+[[noreturn]] void become(const std::string& program, const Arguments& arguments,
+                         const Environment& environment) {
+  accept_interrupts();
   for (const auto& [name, value] : environment) setenv(name.c_str(), value.c_str(), 1);
-  std::vector<std::string> words{SLUICE_BINARY};
+  std::vector<std::string> words{program};
   words.insert(words.end(), arguments.begin(), arguments.end());
   std::vector<char*> pointers;
   for (std::string& word : words) pointers.push_back(word.data());
   pointers.push_back(nullptr);
-  execv(SLUICE_BINARY, pointers.data());
+  execvp(program.c_str(), pointers.data());
   _exit(127);
 }
 
@@ -67,11 +81,19 @@ bool read_into(int descriptor, std::string& text) {
   return true;
 }
 
-void read_both(Pipe& out, Pipe& err, ProgramResult& result, Clock::time_point end) {
+// Reads until both ends close, and interrupts the program when the options say so.
+void attend(pid_t pid, Pipe& out, Pipe& err, const ProgramOptions& options, ProgramResult& result) {
+  const auto end = Clock::now() + options.limit;
+  bool interrupt = options.interrupt_when != nullptr;
   while (out.ends[0] >= 0 || err.ends[0] >= 0) {
+    if (interrupt && options.interrupt_when(result)) {
+      kill(pid, SIGINT);
+      interrupt = false;
+    }
     std::array<pollfd, 2> polled{{{out.ends[0], POLLIN, 0}, {err.ends[0], POLLIN, 0}}};
-    const int ready = poll(polled.data(), polled.size(), static_cast<int>(left_until(end).count()));
-    if (ready == 0) {
+    const milliseconds left = left_until(end);
+    const milliseconds wait = interrupt ? std::min(left, kBetweenQuestions) : left;
+    if (poll(polled.data(), polled.size(), static_cast<int>(wait.count())) == 0 && left.count() == 0) {
       result.timed_out = true;
       return;
     }
@@ -107,7 +129,8 @@ ProgramResult run_sluice(const Arguments& arguments, const ProgramOptions& optio
       pipe->close_read();
       pipe->close_write();
     }
-    become_sluice(arguments, options.environment);
+    if (!options.directory.empty() && chdir(options.directory.c_str()) != 0) _exit(127);
+    become(options.program, arguments, options.environment);
   }
   in.close_read();
   out.close_write();
@@ -116,7 +139,7 @@ ProgramResult run_sluice(const Arguments& arguments, const ProgramOptions& optio
   signal(SIGPIPE, SIG_IGN);
   std::thread writer([&] { write_input(in, options.input); });
   ProgramResult result;
-  read_both(out, err, result, Clock::now() + options.limit);
+  attend(pid, out, err, options, result);
   if (result.timed_out) kill(pid, SIGKILL);
   int status = 0;
   waitpid(pid, &status, 0);
@@ -131,7 +154,7 @@ TerminalProgram::TerminalProgram(const Arguments& arguments, const Environment& 
   size.ws_col = 100;
   pid_ = forkpty(&terminal_, nullptr, nullptr, &size);
   if (pid_ < 0) throw std::runtime_error("no pseudo-terminal");
-  if (pid_ == 0) become_sluice(arguments, environment);
+  if (pid_ == 0) become(SLUICE_BINARY, arguments, environment);
 }
 
 TerminalProgram::~TerminalProgram() {

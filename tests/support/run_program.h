@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,10 +25,16 @@ struct ProgramOptions {
   std::string input = {};  // standard input, which then ends
   Environment environment = {};
   std::chrono::seconds limit{120};
-  bool close_output = false;  // nobody reads standard output
+  bool close_output = false;            // nobody reads standard output
+  std::string program = SLUICE_BINARY;  // looked up in PATH when it has no slash
+  std::string directory = {};           // to run in; empty = the test's own
+  /// Ctrl-C once this holds. It sees what was printed so far, is asked every few milliseconds and may look at
+  /// files.
+  std::function<bool(const ProgramResult& so_far)> interrupt_when = {};
 };
 
-/// SLUICE_BINARY with these arguments. Throws std::runtime_error when it cannot be started.
+/// SLUICE_BINARY, or what the options name, with these arguments. Throws std::runtime_error when it cannot be
+/// started.
 ProgramResult run_sluice(const Arguments& arguments, const ProgramOptions& options = {});
 
 /// SLUICE_BINARY in a pseudo-terminal of 24 x 100 characters, which shows standard output and error alike.
@@ -40,8 +47,9 @@ class TerminalProgram {
 
   /// Types at once; "\n" is the return key, "\x03" Ctrl-C.
   void type(const std::string& keys) const;
-  /// Types when the line editor listens. Before that the terminal itself would take Ctrl-C and Ctrl-D, and libedit
-  /// shows its prompt a moment before it listens. Types nothing when it never does; the next wait tells.
+  /// Types when the line editor listens. Before that the terminal itself would take Ctrl-C and Ctrl-D, and
+  /// libedit shows its prompt a moment before it listens. Types nothing when it never does; the next wait
+  /// tells.
   void answer_prompt(const std::string& keys, std::chrono::seconds limit = std::chrono::seconds(60)) const;
   /// Waits until `text` was shown after what the last wait ended with. False when it does not come.
   bool wait_for(const std::string& text, std::chrono::seconds limit = std::chrono::seconds(60));

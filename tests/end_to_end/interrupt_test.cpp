@@ -1,0 +1,164 @@
+// Ctrl-C in the middle of work: exit code 130, at most one line of explanation, and no file left behind. Each
+// test waits for a sign that the work has begun, and gives it far more of it than it could do in that moment.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "support/run_program.h"
+#include "support/temporary_directory.h"
+#include "support/tiny_chat_model.h"
+#include "support/tiny_checkpoint.h"
+
+namespace sluice::testing {
+namespace {
+
+constexpr int kInterrupted = 130;
+constexpr int kTries = 20;  // an interrupt may come when a conversion is just done
+
+/// A file of at least this size whose name begins so. OutputFile writes to "<path>.part-<pid>" first.
+bool has_file(const std::filesystem::path& directory, const std::string& prefix, uintmax_t bytes) {
+  const std::filesystem::directory_iterator entries(directory);
+  return std::any_of(begin(entries), end(entries), [&](const std::filesystem::directory_entry& entry) {
+    std::error_code gone;
+    const uintmax_t size = entry.file_size(gone);
+    return entry.path().filename().string().starts_with(prefix) && !gone && size >= bytes;
+  });
+}
+
+std::string repeated(const std::string& text, int64_t times) {
+  std::string all;
+  for (int64_t i = 0; i < times; ++i) all += text;
+  return all;
+}
+
+/// A checkpoint that takes a while to convert: 10 M weights in the experts.
+void write_larger_checkpoint(const std::filesystem::path& directory) {
+  TinyCheckpointOptions options;
+  options.config.layers = 8;
+  options.config.d_expert = 256;
+  Random random(1);
+  std::filesystem::create_directory(directory);
+  write_tiny_checkpoint(directory, options, random);
+}
+
+/// Interrupts it as soon as its output begins to be written.
+void expect_nothing_converted(const TemporaryDirectory& directory, const Arguments& arguments) {
+  const std::string before = directory.listing();
+  ProgramOptions options;
+  options.interrupt_when = [&](const ProgramResult& /*so_far*/) {
+    return has_file(directory.path(), "out.gguf.part", 1);
+  };
+  ProgramResult result;
+  for (int i = 0; i < kTries && result.exit_code != kInterrupted; ++i) {
+    std::filesystem::remove(directory / "out.gguf");
+    result = run_sluice(arguments, options);
+  }
+  EXPECT_EQ(result.exit_code, kInterrupted) << result.err;
+  EXPECT_EQ(result.out, "");
+  EXPECT_TRUE(result.err.ends_with((directory / "out.gguf").string() + ": interrupted, nothing written\n"))
+      << result.err;
+  EXPECT_EQ(directory.listing(), before);
+}
+
+TEST(Interrupt, ConvertLeavesNothing) {
+  const TemporaryDirectory directory;
+  const std::filesystem::path checkpoint = directory / "checkpoint";
+  write_larger_checkpoint(checkpoint);
+  expect_nothing_converted(
+      directory, {"convert", checkpoint.string(), (directory / "out.gguf").string(), "--type", "nvfp4"});
+}
+
+TEST(Interrupt, QuantizeLeavesNothing) {
+  const TemporaryDirectory directory;
+  const std::filesystem::path checkpoint = directory / "checkpoint";
+  const std::string model = (directory / "model.gguf").string();
+  write_larger_checkpoint(checkpoint);
+  ASSERT_EQ(run_sluice({"convert", checkpoint.string(), model, "--type", "bf16"}).exit_code, 0);
+  expect_nothing_converted(directory, {"quantize", model, (directory / "out.gguf").string(), "nvfp4"});
+}
+
+TEST(Interrupt, LogitsLeaveNothing) {
+  const TemporaryDirectory directory;
+  const std::filesystem::path dump = directory / "dump";
+  std::filesystem::create_directory(dump);
+  const std::string before = directory.listing();
+  const int64_t n_tokens = 100000;
+  ProgramOptions options;
+  options.input = repeated("7 ", n_tokens);
+  // Larger than any buffer: then the work has begun.
+  options.interrupt_when = [&](const ProgramResult& /*so_far*/) {
+    return has_file(directory.path(), "out.npy.part", 100000);
+  };
+  const ProgramResult result = run_sluice(
+      {"logits", "-m", tiny_chat_model().string(), "--ids-file", "-", "--last", std::to_string(n_tokens),
+       "--out", (directory / "out.npy").string(), "--dump", "layers", "--dump-dir", dump.string()},
+      options);
+  EXPECT_EQ(result.exit_code, kInterrupted) << result.err;
+  EXPECT_EQ(result.out, "");
+  EXPECT_EQ(result.err, (directory / "out.npy").string() + ": interrupted, nothing written\n");
+  EXPECT_EQ(directory.listing(), before);
+  EXPECT_TRUE(std::filesystem::is_empty(dump));
+}
+
+ProgramResult interrupted_perplexity(const Arguments& more, const ProgramOptions& options) {
+  Arguments arguments{"perplexity", "-m", tiny_chat_model().string(), "-f", "-", "-c", "64"};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return run_sluice(arguments, options);
+}
+
+TEST(Interrupt, PerplexityTellsWhatItHas) {
+  ProgramOptions options;
+  options.input = repeated("the end in ", 200000);
+  options.interrupt_when = [](const ProgramResult& so_far) {
+    return so_far.out.find("[2]") != std::string::npos;
+  };
+  const ProgramResult result = interrupted_perplexity({}, options);
+  EXPECT_EQ(result.exit_code, kInterrupted) << result.err;
+  EXPECT_TRUE(result.out.starts_with("[1]")) << result.out;
+  EXPECT_NE(result.out.find("\nFinal estimate: PPL = "), std::string::npos) << result.out;
+  EXPECT_TRUE(result.out.ends_with("tokens)\n")) << result.out;
+  EXPECT_NE(result.err.find("interrupted after "), std::string::npos) << result.err;
+  EXPECT_TRUE(result.err.ends_with(" windows\n")) << result.err;
+}
+
+TEST(Interrupt, PerplexityAsJsonSaysThatItIsIncomplete) {
+  ProgramOptions options;
+  options.input = repeated("the end in ", 200000);
+  // Windows show nowhere but in the progress line.
+  options.interrupt_when = [](const ProgramResult& so_far) {
+    return so_far.err.find("window ") != std::string::npos;
+  };
+  const ProgramResult result = interrupted_perplexity({"--json"}, options);
+  EXPECT_EQ(result.exit_code, kInterrupted) << result.err;
+  const nlohmann::json json = nlohmann::json::parse(result.out);
+  EXPECT_EQ(json.at("complete"), false);
+  EXPECT_GT(json.at("windows").get<int64_t>(), 0);
+  EXPECT_LT(json.at("windows").get<int64_t>(), json.at("windows_in_text").get<int64_t>());
+}
+
+TEST(Interrupt, RunEndsItsLine) {
+  ProgramOptions options;
+  options.interrupt_when = [](const ProgramResult& so_far) { return so_far.out.size() > 20; };
+  const ProgramResult result =
+      run_sluice({"run", "-m", tiny_chat_model().string(), "--temp", "0", "-p", "the"}, options);
+  EXPECT_EQ(result.exit_code, kInterrupted) << result.err;
+  EXPECT_TRUE(result.out.ends_with('\n'));
+  EXPECT_TRUE(result.err.starts_with("prompt ")) << result.err;
+  EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+}
+
+TEST(Interrupt, RunStopsWhileItReadsThePrompt) {
+  ProgramOptions options;
+  options.input = repeated("xy", 90000);
+  options.interrupt_when = [](const ProgramResult& so_far) { return !so_far.err.empty(); };
+  const ProgramResult result = run_sluice({"run", "-m", tiny_chat_model().string()}, options);
+  EXPECT_EQ(result.exit_code, kInterrupted) << result.err;
+  EXPECT_EQ(result.out, "");
+  EXPECT_EQ(result.err.find("error"), std::string::npos) << result.err;
+}
+
+}  // namespace
+}  // namespace sluice::testing
