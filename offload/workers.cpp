@@ -4,9 +4,11 @@
 #include <oneapi/tbb/global_control.h>
 #include <oneapi/tbb/parallel_for.h>
 #include <oneapi/tbb/task_arena.h>
+#include <oneapi/tbb/task_group.h>
 
 #include <algorithm>
 #include <cassert>
+#include <exception>
 #include <vector>
 
 #include "offload/happens_before.h"
@@ -45,8 +47,11 @@ void Workers::run(int64_t n, int64_t grain, RangeFn fn, void* context) {
     return;
   }
   const int64_t ranges = (n + grain - 1) / grain;
+  // oneTBB would carry the exception as well, but past the marks of what happens before what.
+  std::exception_ptr failure;
   arena_->start.release();
   arena_->arena.execute([&] {
+    oneapi::tbb::task_group_context group;
     oneapi::tbb::parallel_for(
         oneapi::tbb::blocked_range<int64_t>(0, ranges, 1),
         [&](const oneapi::tbb::blocked_range<int64_t>& part) {
@@ -54,15 +59,24 @@ void Workers::run(int64_t n, int64_t grain, RangeFn fn, void* context) {
           HappensBefore& slot = arena_->slots[static_cast<size_t>(worker)];
           arena_->start.acquire();
           slot.acquire();
-          for (int64_t r = part.begin(); r != part.end(); ++r) {
-            fn(context, r * grain, std::min((r + 1) * grain, n), worker);
+          try {
+            for (int64_t r = part.begin(); r != part.end(); ++r) {
+              fn(context, r * grain, std::min((r + 1) * grain, n), worker);
+            }
+          } catch (...) {
+            if (group.cancel_group_execution()) {  // true for the first one only
+              failure = std::current_exception();
+            }
           }
           slot.release();
           arena_->end.release();
         },
-        oneapi::tbb::simple_partitioner{});
+        oneapi::tbb::simple_partitioner{}, group);
   });
   arena_->end.acquire();
+  if (failure) {
+    std::rethrow_exception(failure);
+  }
 }
 
 }  // namespace sluice::offload
