@@ -3,15 +3,16 @@
 // Quantized weights meet activations that were quantized to int8 first. One output element is
 //
 //   y[t][r] = sum over blocks b of 32 columns, ascending, by fma(part, x_scale[t][b], y)
-//   part    = sum over the block's weight scales s, ascending, by fma(float(dot_s), scale[r][s], part), the first
+//   part    = sum over the block's weight scales s, ascending, by fma(float(dot_s), scale[r][s], part), the
+//   first
 //             of them a plain product; Q4_K and Q5_K: float(dot) * scale - min * float(sum of the block's x)
 //   dot_s   = integer sum over the scale's columns k of code[r][k] * x[t][k], exact
 //
-// Every instruction set does these operations in this order, one row per lane, so results are the same bits on all of
-// them, whatever the batch, the tile and the thread.
+// Every instruction set does these operations in this order, one row per lane, so results are the same bits
+// on all of them, whatever the batch, the tile and the thread.
 //
-// Float weights (F32, F16, BF16) meet float activations: four partial sums per row, column k going to sum k % 4 by
-// fma, added as (s0 + s1) + (s2 + s3).
+// Float weights (F32, F16, BF16) meet float activations: four partial sums per row, column k going to sum k %
+// 4 by fma, added as (s0 + s1) + (s2 + s3).
 #pragma once
 
 #include <cstddef>
@@ -36,8 +37,8 @@ constexpr bool takes_int8(quant::DType dtype) {
   return dtype != quant::DType::kF32 && dtype != quant::DType::kF16 && dtype != quant::DType::kBF16;
 }
 
-/// Codes are made unsigned by an offset, which the terms take back: Q8_0 128, Q6_K 32, Q5_0 16, Q4_0 8, and the e2m1
-/// formats 16. Q4_K's and Q5_K's codes are unsigned, and their minimum wants the plain sum.
+/// Codes are made unsigned by an offset, which the terms take back: Q8_0 128, Q6_K 32, Q5_0 16, Q4_0 8, and
+/// the e2m1 formats 16. Q4_K's and Q5_K's codes are unsigned, and their minimum wants the plain sum.
 constexpr PanelNumerics panel_numerics(quant::DType dtype) {
   switch (dtype) {
     case quant::DType::kNVFP4:
@@ -56,8 +57,8 @@ constexpr PanelNumerics panel_numerics(quant::DType dtype) {
   }
 }
 
-/// Activations quantized to int8 for weights of one type. Non-owning. cols is a multiple of kActivationBlock; rows of
-/// the three arrays follow each other without gaps.
+/// Activations quantized to int8 for weights of one type. Non-owning. cols is a multiple of kActivationBlock;
+/// rows of the three arrays follow each other without gaps.
 struct ActivationView {
   const int8_t* codes = nullptr;   // [n_tokens, cols], in [-127, 127]
   const float* scales = nullptr;   // [n_tokens, cols / 32]
@@ -67,18 +68,20 @@ struct ActivationView {
 };
 
 struct PanelKernels {
-  /// Quantizes one row of `cols` floats, a multiple of 32: scale = max |x| / 127, code = x * (127 / max) rounded to
-  /// nearest, ties to even. Blocks whose largest magnitude is below kLeastActivation become zeros. A NaN or infinity
-  /// makes the block's scale NaN or infinite, and so every product with it.
+  /// Quantizes one row of `cols` floats, a multiple of 32: scale = max |x| / 127, code = x * (127 / max)
+  /// rounded to nearest, ties to even. Blocks whose largest magnitude is below kLeastActivation become zeros.
+  /// A NaN or infinity makes the block's scale NaN or infinite, and so every product with it.
   void (*quantize)(const float* x, int64_t cols, PanelNumerics numerics, int8_t* codes, float* scales,
                    int32_t* terms);
 
-  /// out[t][0..16) = the panel's sixteen rows times token t, formula above; without the view's second-level scale.
-  /// `out` [x.n_tokens, 16]. By type; null for types that do not take int8.
-  using DotFn = void (*)(const quant::PanelLayout& layout, const std::byte* panel, const ActivationView& x, float* out);
+  /// out[t][0..16) = the panel's sixteen rows times token t, formula above; without the view's second-level
+  /// scale. `out` [x.n_tokens, 16]. By type; null for types that do not take int8.
+  using DotFn = void (*)(const quant::PanelLayout& layout, const std::byte* panel, const ActivationView& x,
+                         float* out);
   DotFn dot[quant::kDTypeIdCount];
 
-  /// The same for F32, F16 and BF16 panels and float activations x [n_tokens, layout.cols] with rows `x_stride` apart.
+  /// The same for F32, F16 and BF16 panels and float activations x [n_tokens, layout.cols] with rows
+  /// `x_stride` apart.
   using FloatDotFn = void (*)(const quant::PanelLayout& layout, const std::byte* panel, const float* x,
                               int64_t x_stride, int64_t n_tokens, float* out);
   FloatDotFn float_dot[quant::kDTypeIdCount];

@@ -56,14 +56,17 @@ BlockFields block_fields(DType dtype) {
     case DType::kQ8_0:
       return fields_of<BlockQ8_0>({quants(offsetof(BlockQ8_0, q), 32), scales(offsetof(BlockQ8_0, d), 1, 2)});
     case DType::kQ4_0:
-      return fields_of<BlockQ4_0>({quants(offsetof(BlockQ4_0, qs), 16), scales(offsetof(BlockQ4_0, d), 1, 2)});
+      return fields_of<BlockQ4_0>(
+          {quants(offsetof(BlockQ4_0, qs), 16), scales(offsetof(BlockQ4_0, d), 1, 2)});
     case DType::kQ5_0:
       return fields_of<BlockQ5_0>({quants(offsetof(BlockQ5_0, qh), 4), quants(offsetof(BlockQ5_0, qs), 16),
                                    scales(offsetof(BlockQ5_0, d), 1, 2)});
     case DType::kMXFP4:
-      return fields_of<BlockMXFP4>({quants(offsetof(BlockMXFP4, qs), 16), scales(offsetof(BlockMXFP4, e), 1, 1)});
+      return fields_of<BlockMXFP4>(
+          {quants(offsetof(BlockMXFP4, qs), 16), scales(offsetof(BlockMXFP4, e), 1, 1)});
     case DType::kNVFP4:
-      return fields_of<BlockNVFP4>({quants(offsetof(BlockNVFP4, qs), 32), scales(offsetof(BlockNVFP4, d), 4, 1)});
+      return fields_of<BlockNVFP4>(
+          {quants(offsetof(BlockNVFP4, qs), 32), scales(offsetof(BlockNVFP4, d), 4, 1)});
     case DType::kQ4_K:
       return fields_of<BlockQ4_K>({quants(offsetof(BlockQ4_K, qs), 128), scales(offsetof(BlockQ4_K, d), 2, 2),
                                    scales(offsetof(BlockQ4_K, scales), 3, 4)});
@@ -73,7 +76,8 @@ BlockFields block_fields(DType dtype) {
                                    scales(offsetof(BlockQ5_K, scales), 3, 4)});
     case DType::kQ6_K:
       return fields_of<BlockQ6_K>({quants(offsetof(BlockQ6_K, ql), 128), quants(offsetof(BlockQ6_K, qh), 64),
-                                   scales(offsetof(BlockQ6_K, scales), 16, 1), scales(offsetof(BlockQ6_K, d), 1, 2)});
+                                   scales(offsetof(BlockQ6_K, scales), 16, 1),
+                                   scales(offsetof(BlockQ6_K, d), 1, 2)});
     default:
       throw Error("panel layout", "a weight type", std::string(dtype_info(dtype).name));
   }
@@ -105,7 +109,8 @@ void separate(const std::byte* word, int64_t row_bytes, int64_t count, std::byte
   }
 }
 
-/// Calls visit(offset of the word in a row, offset of the word in the panel, bytes of the word) for every word.
+/// Calls visit(offset of the word in a row, offset of the word in the panel, bytes of the word) for every
+/// word.
 template <class Visit>
 void for_each_word(const PanelLayout& layout, const BlockFields& block, Visit&& visit) {
   for (int64_t b = 0; b < layout.blocks; ++b) {
@@ -151,8 +156,10 @@ void pack_panel(const PanelLayout& layout, const WeightView& rows, std::span<std
   if (rows.rows < kPanelRows || used < layout.blocks * block.bytes) {
     std::ranges::fill(panel, std::byte{0});
   } else {  // only the gaps before and after the scales
-    std::fill(panel.begin() + layout.blocks * layout.quant_bytes, panel.begin() + layout.scales_at, std::byte{0});
-    std::fill(panel.begin() + layout.scales_at + layout.blocks * layout.scale_bytes, panel.end(), std::byte{0});
+    std::fill(panel.begin() + layout.blocks * layout.quant_bytes, panel.begin() + layout.scales_at,
+              std::byte{0});
+    std::fill(panel.begin() + layout.scales_at + layout.blocks * layout.scale_bytes, panel.end(),
+              std::byte{0});
   }
   for_each_word(layout, block, [&](int64_t in_row, int64_t in_panel, int64_t bytes) {
     const std::byte* from = rows.data + in_row;

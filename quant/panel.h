@@ -41,7 +41,8 @@ struct PanelLayout {
 /// `cols` must be a multiple of the type's block; the type one that can_dequantize (block_codec.h).
 PanelLayout panel_layout(DType dtype, int64_t cols);
 
-/// A matrix as panels, one after the other: panel p holds rows [16 p, 16 p + 16). Non-owning, trivially copyable.
+/// A matrix as panels, one after the other: panel p holds rows [16 p, 16 p + 16). Non-owning, trivially
+/// copyable.
 struct PanelView {
   PanelLayout layout;
   const std::byte* data = nullptr;  // kPanelAlignment-aligned
@@ -58,10 +59,12 @@ struct PanelView {
   [[nodiscard]] PanelView panels_from(int64_t begin, int64_t count) const;
 };
 
-/// Packs `rows`, at most sixteen, into one panel. rows.dtype and cols must be the layout's. Writes every byte.
+/// Packs `rows`, at most sixteen, into one panel. rows.dtype and cols must be the layout's. Writes every
+/// byte.
 void pack_panel(const PanelLayout& layout, const WeightView& rows, std::span<std::byte> panel);
 
-/// The inverse: the first `count` rows of a panel as GGUF blocks, row_bytes(dtype, cols) each, one after the other.
+/// The inverse: the first `count` rows of a panel as GGUF blocks, row_bytes(dtype, cols) each, one after the
+/// other.
 void unpack_panel(const PanelLayout& layout, std::span<const std::byte> panel, int64_t count,
                   std::span<std::byte> rows);
 
