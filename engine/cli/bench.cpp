@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
-#include <map>
 #include <memory>
 #include <optional>
 #include <random>
@@ -17,6 +16,7 @@
 #include <vector>
 
 #include "engine/cli/bench_report.h"
+#include "engine/cli/choices.h"
 #include "engine/cli/common_options.h"
 #include "engine/cli/input_data.h"
 #include "engine/cli/interrupted.h"
@@ -202,9 +202,6 @@ void bench(const BenchOptions& options) {
 }
 
 void add_grid_flags(CLI::App& command, BenchOptions& options) {
-  const std::map<std::string, CacheType> cache_types{{"f32", CacheType::kF32}, {"bf16", CacheType::kBF16}};
-  const std::map<std::string, AttentionMode> modes{{"sparse", AttentionMode::kSparse},
-                                                   {"dense", AttentionMode::kDense}};
   command.add_option("-p,--n-prompt", options.prompt, "Prompt tokens; 0 = no such test (default 512)")
       ->type_name("LIST");
   command.add_option("-n,--n-gen", options.generated, "Generated tokens; 0 = no such test (default 128)")
@@ -217,14 +214,11 @@ void add_grid_flags(CLI::App& command, BenchOptions& options) {
       ->type_name("LIST");
   command.add_option("--ubatch-size", options.max_batch, "Also -ub. Tokens per forward pass (default 512)")
       ->type_name("LIST");
-  command.add_option("--cache-type-k", options.cache_types, "Also -ctk. Cache types (default bf16)")
-      ->transform(CLI::CheckedTransformer(cache_types).description(""))
-      ->delimiter(',')
-      ->type_name("f32|bf16,...");
-  command.add_option("--attention", options.attention, "Attention modes (default sparse)")
-      ->transform(CLI::CheckedTransformer(modes).description(""))
-      ->delimiter(',')
-      ->type_name("sparse|dense,...");
+  take_word_lists(
+      command.add_option("--cache-type-k", options.cache_types, "Also -ctk. Cache types (default bf16)"),
+      cache_type_choices());
+  take_word_lists(command.add_option("--attention", options.attention, "Attention modes (default sparse)"),
+                  attention_choices());
 }
 
 }  // namespace
@@ -238,11 +232,9 @@ void add_bench_command(CLI::App& app) {
       ->check(CLI::PositiveNumber)
       ->type_name("N");
   command->add_option("-f,--file", options->file, "Take the tokens from this text; without it, random ones");
-  const std::map<std::string, BenchFormat> formats{
+  const Choices<BenchFormat> formats{
       {"md", BenchFormat::kMarkdown}, {"csv", BenchFormat::kCsv}, {"json", BenchFormat::kJson}};
-  command->add_option("-o,--output", options->format, "Form of the table (default md)")
-      ->transform(CLI::CheckedTransformer(formats).description(""))
-      ->type_name("md|csv|json");
+  take_words(command->add_option("-o,--output", options->format, "Form of the table (default md)"), formats);
   command->add_flag("--no-warmup", options->no_warmup, "Count the first run of each test, too");
   add_placement_flags(*command);
   command->footer(

@@ -9,10 +9,10 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
-#include <map>
 #include <random>
 #include <system_error>
 
+#include "engine/cli/choices.h"
 #include "quant/base/error.h"
 
 namespace sluice::cli {
@@ -69,9 +69,6 @@ Model load_model(const ModelOptions& options) {
 }
 
 void ComputeOptions::add_to(CLI::App& app) {
-  const std::map<std::string, CacheType> cache_types{{"f32", CacheType::kF32}, {"bf16", CacheType::kBF16}};
-  const std::map<std::string, AttentionMode> modes{{"sparse", AttentionMode::kSparse},
-                                                   {"dense", AttentionMode::kDense}};
   app.add_option("-c,--ctx-size", context, "Context in tokens; 0 = the model's (default 0)")
       ->check(CLI::NonNegativeNumber)
       ->type_name("N");
@@ -81,12 +78,12 @@ void ComputeOptions::add_to(CLI::App& app) {
   app.add_option("--ubatch-size", max_batch, "Also -ub. Tokens per forward pass (default 512)")
       ->check(CLI::PositiveNumber)
       ->type_name("N");
-  app.add_option("--cache-type-k", cache_type, "Also -ctk. Type of the attention cache (default bf16)")
-      ->transform(CLI::CheckedTransformer(cache_types).description(""))
-      ->type_name("f32|bf16");
-  app.add_option("--attention", attention, "Sparse attends to what the indexer selects (default sparse)")
-      ->transform(CLI::CheckedTransformer(modes).description(""))
-      ->type_name("sparse|dense");
+  take_words(
+      app.add_option("--cache-type-k", cache_type, "Also -ctk. Type of the attention cache (default bf16)"),
+      cache_type_choices());
+  take_words(
+      app.add_option("--attention", attention, "Sparse attends to what the indexer selects (default sparse)"),
+      attention_choices());
   add_placement_flags(app);
 }
 

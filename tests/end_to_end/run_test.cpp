@@ -136,6 +136,29 @@ TEST(CommandLine, WrongUsageIsCode2) {
   expect_usage_error(run_sluice({"run", "--attention", "lazy", "-p", "a"}), "attention");
 }
 
+TEST(CommandLine, WordsAreTheSameForEveryCommand) {
+  const auto error_of = [](const Arguments& arguments) {
+    const ProgramResult result = run_sluice(arguments);
+    EXPECT_EQ(result.exit_code, 2) << result.err;
+    EXPECT_EQ(result.out, "");
+    return result.err.substr(0, result.err.find(" ("));
+  };
+  for (const std::string command : {"run", "chat", "bench"}) {
+    for (const char* wrong : {"q3", "F32", "0", "", "f32 "}) {
+      EXPECT_EQ(error_of({command, "-ctk", wrong}),
+                std::string("sluice: error: --cache-type-k: expected f32|bf16, found ") + wrong);
+    }
+    // Numbers are no words, though an enumeration has them inside.
+    for (const char* wrong : {"lazy", "1"}) {
+      EXPECT_EQ(error_of({command, "--attention", wrong}),
+                std::string("sluice: error: --attention: expected sparse|dense, found ") + wrong);
+    }
+  }
+  EXPECT_EQ(error_of({"perplexity", "-f", "x", "--score", "0"}),
+            "sluice: error: --score: expected half|all, found 0");
+  EXPECT_EQ(error_of({"bench", "-ctk", "f32,q3"}), error_of({"run", "-ctk", "q3"}));
+}
+
 TEST(CommandLine, HelpHasAnExample) {
   for (const char* command :
        {"chat", "run", "perplexity", "bench", "convert", "quantize", "inspect", "tokenize", "logits"}) {
