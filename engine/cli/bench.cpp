@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <random>
@@ -143,13 +144,23 @@ class Bench {
 
   void run(const std::stop_token& stop) {
     BenchWriter writer(options_.format, subject_of(model_, options_));
-    const bool completed = run_setups(writer, stop);
-    progress_.clear();
-    write_all(STDOUT_FILENO, writer.tail());
+    bool completed = false;
+    try {
+      completed = run_setups(writer, stop);
+    } catch (const std::exception&) {
+      finish(writer);  // the rows so far stay a whole table
+      throw;
+    }
+    finish(writer);
     if (!completed) throw Interrupted();
   }
 
  private:
+  void finish(const BenchWriter& writer) {
+    progress_.clear();
+    write_all(STDOUT_FILENO, writer.tail());
+  }
+
   bool run_setups(BenchWriter& writer, const std::stop_token& stop) {
     for (BenchSetup setup : setups_) {
       Runtime runtime(model_,
