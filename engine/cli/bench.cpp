@@ -152,7 +152,11 @@ class Bench {
       throw;
     }
     finish(writer);
-    if (!completed) throw Interrupted();
+    if (!completed) {
+      write_all(STDERR_FILENO,
+                fmt::format("interrupted after {} of {} rows\n", rows_, setups_.size() * tests_.size()));
+      throw Interrupted();
+    }
   }
 
  private:
@@ -172,6 +176,7 @@ class Bench {
         if (!row.has_value()) return false;
         progress_.clear();
         write_all(STDOUT_FILENO, writer.row(*row));
+        ++rows_;
       }
     }
     return true;
@@ -200,6 +205,7 @@ class Bench {
   std::vector<BenchTest> tests_;
   std::vector<BenchSetup> setups_;
   int64_t context_ = 0;
+  int64_t rows_ = 0;  // written
   std::vector<int32_t> tokens_;
   ProgressLine progress_;
 };

@@ -103,7 +103,11 @@ int continue_text(Session& session, Interrupts& interrupts, const RunOptions& op
       prompt_ids(session.runtime().model().tokenizer(), options, prompt),
       [&](int64_t done, int64_t total) { progress.show(prefill_text(done, total)); }, work.token());
   progress.clear();
-  if (!prefill.completed) return kInterruptedExit;
+  if (!prefill.completed) {
+    write_all(STDERR_FILENO, fmt::format("prompt: interrupted after {} of {} tokens\n",
+                                         session.tokens().size(), prefill.tokens));
+    return kInterruptedExit;
+  }
   std::string text = options.echo ? prompt : std::string();
   if (format == Format::kText) write_all(STDOUT_FILENO, text);
   const GenerateReport generated = generate(session, options, format, work.token(), text);

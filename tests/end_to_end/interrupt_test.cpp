@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <string>
 #include <utility>
 
@@ -168,6 +169,8 @@ TEST_P(Interrupt, RunStopsWhileItReadsThePrompt) {
   EXPECT_EQ(result.exit_code, kInterrupted) << result.err;
   EXPECT_EQ(result.out, "");
   EXPECT_EQ(result.err.find("error"), std::string::npos) << result.err;
+  const std::regex last_line("prompt: interrupted after [1-9][0-9]* of 180001 tokens\n$");
+  EXPECT_TRUE(std::regex_search(result.err, last_line)) << result.err;
 }
 
 TEST_P(Interrupt, ChatEndsItsAnswer) {
@@ -188,6 +191,8 @@ TEST_P(Interrupt, BenchClosesItsTable) {
   const nlohmann::json rows = nlohmann::json::parse(result.out);
   EXPECT_GE(rows.size(), 1U);
   EXPECT_LT(rows.size(), 1000U);
+  EXPECT_TRUE(result.err.ends_with("interrupted after " + std::to_string(rows.size()) + " of 1000 rows\n"))
+      << result.err;
 }
 
 INSTANTIATE_TEST_SUITE_P(Signals, Interrupt, ::testing::Values(SIGINT, SIGTERM),
