@@ -23,6 +23,7 @@
 #include "engine/cli/interrupted.h"
 #include "engine/cli/terminal.h"
 #include "engine/cli/value_list.h"
+#include "engine/cli/whole_number.h"
 #include "offload/machine.h"
 #include "quant/base/error.h"
 
@@ -245,9 +246,8 @@ void add_bench_command(CLI::App& app) {
   const auto options = std::make_shared<BenchOptions>();  // shared because CLI11 copies callbacks
   options->model.add_to(*command);
   add_grid_flags(*command, *options);
-  command->add_option("-r,--repetitions", options->repetitions, "Runs of each test (default 5)")
-      ->check(CLI::PositiveNumber)
-      ->type_name("N");
+  take_whole_number(
+      command->add_option("-r,--repetitions", options->repetitions, "Runs of each test (default 5)"), 1);
   command->add_option("-f,--file", options->file, "Take the tokens from this text; without it, random ones");
   const Choices<BenchFormat> formats{
       {"md", BenchFormat::kMarkdown}, {"csv", BenchFormat::kCsv}, {"json", BenchFormat::kJson}};

@@ -20,6 +20,7 @@
 #include "engine/cli/input_data.h"
 #include "engine/cli/interrupted.h"
 #include "engine/cli/terminal.h"
+#include "engine/cli/whole_number.h"
 #include "engine/perplexity.h"
 #include "quant/base/error.h"
 
@@ -147,12 +148,10 @@ void perplexity(const PerplexityOptions& options) {
   }
 }
 
-/// What is wrong with this value of --chunks; nothing when it is -1 or a number above 0.
-std::string refuse_chunks(const std::string& text) {
-  int64_t chunks = 0;
-  const bool number = CLI::detail::lexical_cast(text, chunks);
-  if (number && (chunks == -1 || chunks > 0)) return {};
-  return fmt::format("expected -1 or a number above 0, found {}", text);
+/// What is wrong with this value of --chunks, a whole number from -1 up.
+std::string refuse_zero(const std::string& text) {
+  if (text != "0") return {};
+  return "expected -1 or a number above 0, found 0";
 }
 
 }  // namespace
@@ -165,9 +164,9 @@ void add_perplexity_command(CLI::App& app) {
   options->compute.add_to(*command);
   command->get_option("--ctx-size")->description("Tokens per window; 0 = the model's context (default 512)");
   command->add_option("-f,--file", options->file, "Text to score; - is standard input")->required();
-  command->add_option("--chunks", options->chunks, "Score this many windows; -1 = all (default -1)")
-      ->check(CLI::Validator(refuse_chunks, ""))
-      ->type_name("N");
+  take_whole_number(
+      command->add_option("--chunks", options->chunks, "Score this many windows; -1 = all (default -1)"), -1)
+      ->check(CLI::Validator(refuse_zero, ""));
   const Choices<ScoreProtocol> protocols{{score_protocol_name(ScoreProtocol::kHalf), ScoreProtocol::kHalf},
                                          {score_protocol_name(ScoreProtocol::kAll), ScoreProtocol::kAll}};
   take_words(command->add_option(

@@ -13,6 +13,7 @@
 #include "engine/cli/common_options.h"
 #include "engine/cli/interrupt.h"
 #include "engine/cli/terminal.h"
+#include "engine/cli/whole_number.h"
 #include "quant/base/error.h"
 
 namespace sluice::cli {
@@ -137,8 +138,9 @@ void add_run_command(CLI::App& app, int& exit_code) {
   command->footer("Example:\n  sluice run -p \"Once upon a time\" -n 50 --json");
   options->model.add_to(*command);
   options->prompt.add_to(*command);
-  command->add_option("-n,--predict", options->max_tokens,
-                      "Tokens at most; -1 = until the context is full (default -1)");
+  take_whole_number(command->add_option("-n,--predict", options->max_tokens,
+                                        "Tokens at most; -1 = until the context is full (default -1)"),
+                    -1);
   command->add_flag("--json", options->json, "One JSON object instead of text");
   command->add_flag("--echo", options->echo, "Print the prompt, too");
   command->add_flag("--special", options->special,

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "support/run_program.h"
 #include "support/temporary_directory.h"
@@ -157,6 +159,34 @@ TEST(CommandLine, WordsAreTheSameForEveryCommand) {
   EXPECT_EQ(error_of({"perplexity", "-f", "x", "--score", "0"}),
             "sluice: error: --score: expected half|all, found 0");
   EXPECT_EQ(error_of({"bench", "-ctk", "f32,q3"}), error_of({"run", "-ctk", "q3"}));
+}
+
+TEST(CommandLine, WholeNumbersThatDoNotFitAreWrongUsage) {
+  const std::vector<std::pair<std::string, std::vector<std::string>>> flags{
+      {"run",
+       {"--ctx-size", "--threads", "--ubatch-size", "--predict", "--seed", "--top-k", "--repeat-last-n"}},
+      {"chat", {"--predict", "--seed"}},
+      {"perplexity", {"--chunks", "--ctx-size"}},
+      {"bench", {"--repetitions"}},
+      {"logits", {"--last"}}};
+  for (const auto& [command, names] : flags) {
+    for (const std::string& name : names) {
+      for (const std::string wrong : {"99999999999999999999", "-99999999999999999999", "9223372036854775808",
+                                      "0x10", "1e3", "7 ", " 7", "+7", "7,8", "--"}) {
+        const ProgramResult result = run_sluice({command, name + "=" + wrong});
+        EXPECT_EQ(result.exit_code, 2) << command << " " << name << " " << wrong;
+        EXPECT_TRUE(result.err.starts_with("sluice: error: " + name + ": expected ")) << result.err;
+        EXPECT_NE(result.err.find(", found " + wrong + " ("), std::string::npos) << result.err;
+        EXPECT_EQ(result.out, "");
+      }
+    }
+  }
+}
+
+TEST(CommandLine, LeadingZerosMakeNoOctalNumber) {
+  const ProgramResult result = run_sluice(run_arguments({"-p", "the", "-n", "010", "-s", "1", "--json"}));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(nlohmann::json::parse(result.out).at("ids").size(), 10U);
 }
 
 TEST(CommandLine, HelpHasAnExample) {
