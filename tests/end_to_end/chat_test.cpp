@@ -201,6 +201,11 @@ TEST_F(ChatInTerminal, SavedConversationGoesOn) {
     chat.answer_prompt("/exit\n");
     EXPECT_EQ(chat.wait_for_exit(), 0);
   }
+  for (const std::string& file : {path, path + ".kv"}) {
+    struct stat status {};
+    ASSERT_EQ(stat(file.c_str(), &status), 0) << file;
+    EXPECT_EQ(status.st_mode & 0777U, 0600U) << file;
+  }
   const nlohmann::json saved = nlohmann::json::parse(std::ifstream(path));
   EXPECT_EQ(saved.at("messages").at(0).at("content"), "the");
   EXPECT_EQ(saved.at("messages").at(1).at("role"), "assistant");
