@@ -24,6 +24,10 @@ std::vector<offload::ExpertLayer> expert_layers(const ModelWeights& weights) {
 
 }  // namespace
 
+std::string_view attention_mode_name(AttentionMode mode) {
+  return mode == AttentionMode::kSparse ? "sparse" : "dense";
+}
+
 struct Runtime::Parts {
   Parts(const Model& model, const RuntimeOptions& options)
       : isa(cpu::chosen_isa()),

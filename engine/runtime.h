@@ -7,6 +7,7 @@
 #include <span>
 #include <stop_token>
 #include <string>
+#include <string_view>
 
 #include "engine/caches.h"
 #include "engine/forward_observer.h"
@@ -16,6 +17,8 @@
 namespace sluice {
 
 enum class AttentionMode { kSparse, kDense };
+/// "sparse", "dense".
+std::string_view attention_mode_name(AttentionMode mode);
 
 struct RuntimeOptions {
   int64_t threads = 0;      // 0 = all physical cores
