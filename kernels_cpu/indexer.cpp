@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <functional>
 
 #include "kernels_cpu/head_panels.h"
 #include "kernels_cpu/scratch.h"
@@ -37,6 +38,9 @@ void index_scores(const Kernels& kernels, const IndexQueries& queries, const Cac
   for (int64_t q = 0; q < scores.rows; ++q) {
     pack_heads(kernels, {queries.heads.row(q).data(), heads, dim}, packed + q * lanes * dim);
   }
+  // Products between two tiles of keys ask for one tile, those of the first tile for two.
+  const int64_t keys_per_product = (kTileKeys + panels * scores.rows - 1) / (panels * scores.rows);
+  RowPrefetch next(keys, std::identity{}, 0, scores.cols);
   for (int64_t begin = 0; begin < scores.cols; begin += kTileKeys) {
     const int64_t n = std::min(kTileKeys, scores.cols - begin);
     for (int64_t j = 0; j < n; ++j) {
@@ -45,6 +49,7 @@ void index_scores(const Kernels& kernels, const IndexQueries& queries, const Cac
     for (int64_t q = 0; q < scores.rows; ++q) {
       std::fill_n(products, n * lanes, 0.0F);
       for (int64_t p = 0; p < panels; ++p) {
+        next.ask_for(begin == 0 ? 2 * keys_per_product : keys_per_product);
         kernels.gemm_nn_add({.a = tile,
                              .lda = dim,
                              .b = packed + (q * lanes + p * kPanelHeads) * dim,

@@ -15,6 +15,8 @@ namespace {
 // Rows of a tile. 64 rows of 576 floats are 144 KiB of L2, beside 288 KiB of queries and 256 KiB of output
 // for 128 heads. Measured; part of the result's definition, since a tile shares one maximum.
 constexpr int64_t kTileRows = 64;
+// Rows that are multiplied between two requests for later rows: a few microseconds of work.
+constexpr int64_t kStepRows = 8;
 // Rows of a piece at least: fewer would cost more to merge than another thread saves.
 constexpr int64_t kMinPieceRows = 128;
 static_assert(kMinPieceRows % kTileRows == 0);
@@ -65,31 +67,26 @@ RowRange rows_of_piece(int64_t count, int64_t piece) {
   return {border(piece), border(piece + 1)};
 }
 
-/// Asks for the rows of the next tile, which lie anywhere in the cache, while this one is computed.
-void prefetch_rows(const MlaQuery& query, int64_t begin, int64_t end) {
-  const int64_t row_bytes = quant::row_bytes(query.rows.dtype, query.rows.cols);
-  for (int64_t j = begin; j < end; ++j) {
-    const std::byte* row = query.rows.data + query.selection[j] * query.rows.row_bytes;
-    for (int64_t at = 0; at < row_bytes; at += kCacheLineBytes) {
-      __builtin_prefetch(row + at, 0, 2);  // into L2: a tile is larger than L1
-    }
-  }
-}
-
-/// scores = heads . rows, for the n rows in the tile.
-void score_tile(const Kernels& kernels, const MlaQuery& query, const Workspace& work, int64_t n) {
+/// scores = heads . rows, for the n rows in the tile. Meanwhile the next tile's rows are on their way.
+template <class Prefetch>
+void score_tile(const Kernels& kernels, const MlaQuery& query, const Workspace& work, int64_t n,
+                Prefetch& next) {
   const int64_t cols = query.rows.cols;
-  for (int64_t p = 0; p < head_panels(query.heads.rows); ++p) {
+  const int64_t panels = head_panels(query.heads.rows);
+  for (int64_t p = 0; p < panels; ++p) {
     std::fill_n(work.panel_scores(p), n * kPanelHeads, 0.0F);
-    kernels.gemm_nn_add({.a = work.tile,
-                         .lda = cols,
-                         .b = work.queries + p * cols * kPanelHeads,
-                         .ldb = kPanelHeads,
-                         .c = work.panel_scores(p),
-                         .ldc = kPanelHeads,
-                         .m = n,
-                         .n = panel_heads(query.heads.rows, p),
-                         .k = cols});
+    for (int64_t j = 0; j < n; j += kStepRows) {
+      next.ask_for((kStepRows + panels - 1) / panels);
+      kernels.gemm_nn_add({.a = work.tile + j * cols,
+                           .lda = cols,
+                           .b = work.queries + p * cols * kPanelHeads,
+                           .ldb = kPanelHeads,
+                           .c = work.panel_scores(p) + j * kPanelHeads,
+                           .ldc = kPanelHeads,
+                           .m = std::min(kStepRows, n - j),
+                           .n = panel_heads(query.heads.rows, p),
+                           .k = cols});
+    }
   }
 }
 
@@ -134,14 +131,15 @@ void attend_rows(const Kernels& kernels, const MlaQuery& query, RowRange range, 
   for (int64_t h = 0; h < heads; ++h) {
     std::ranges::fill(partial.out.row(h), 0.0F);
   }
-  prefetch_rows(query, range.begin, std::min(range.begin + kTileRows, range.end));
+  const auto row_at = [&query](int64_t j) { return query.selection[j]; };
+  RowPrefetch next(query.rows, row_at, range.begin, range.end);
+  next.ask_for(kTileRows);
   for (int64_t begin = range.begin; begin < range.end; begin += kTileRows) {
     const int64_t n = std::min(kTileRows, range.end - begin);
     for (int64_t j = 0; j < n; ++j) {
       query.rows.read(kernels, query.selection[begin + j], work.tile + j * query.rows.cols);
     }
-    prefetch_rows(query, begin + n, std::min(begin + n + kTileRows, range.end));
-    score_tile(kernels, query, work, n);
+    score_tile(kernels, query, work, n, next);
     add_tile(kernels, work, n, query, partial);
   }
 }

@@ -41,30 +41,38 @@ void softmax_tile(const SoftmaxTile& tile) {
   for_vectors<V>(tile.heads, [&](int64_t h, int64_t lanes) { softmax_heads<V>(tile, h, lanes); });
 }
 
-/// One key's sum over heads, a partial sum per lane.
+/// Four keys' sums over heads; keys beyond n repeat the last one.
 template <class V>
-typename V::F index_lanes(const float* products, const float* weights, int64_t heads) {
-  typename V::F sum = V::zero();
+__m128 index_sums4(const float* products, int64_t stride, const float* weights, int64_t heads, int64_t n) {
+  const float* row[4];
+  typename V::F sum[4];
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) {
+    row[r] = products + (r < n ? r : n - 1) * stride;
+    sum[r] = V::zero();
+  }
   for_vectors<V>(heads, [&](int64_t h, int64_t lanes) {
-    const typename V::F product = V::max(load_lanes<V>(products + h, lanes), V::zero());
-    sum = V::fma(load_lanes<V>(weights + h, lanes), product, sum);
+    const typename V::F weight = load_lanes<V>(weights + h, lanes);
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; ++r) {
+      sum[r] = V::fma(weight, V::max(load_lanes<V>(row[r] + h, lanes), V::zero()), sum[r]);
+    }
   });
-  return sum;
+  return V::sums4(sum[0], sum[1], sum[2], sum[3]);
 }
 
 template <class V>
 void index_reduce(const float* products, int64_t stride, const float* weights, int64_t heads, int64_t n,
                   float* scores) {
-  int64_t j = 0;
-  for (; j + 4 <= n; j += 4) {
-    const float* p = products + j * stride;
-    _mm_storeu_ps(scores + j,
-                  V::sums4(index_lanes<V>(p, weights, heads), index_lanes<V>(p + stride, weights, heads),
-                           index_lanes<V>(p + 2 * stride, weights, heads),
-                           index_lanes<V>(p + 3 * stride, weights, heads)));
-  }
-  for (; j < n; ++j) {
-    scores[j] = V::sum(index_lanes<V>(products + j * stride, weights, heads));
+  for (int64_t j = 0; j < n; j += 4) {
+    const __m128 sums = index_sums4<V>(products + j * stride, stride, weights, heads, n - j);
+    if (j + 4 <= n) {
+      _mm_storeu_ps(scores + j, sums);
+    } else {
+      float edge[4];
+      _mm_storeu_ps(edge, sums);
+      memcpy(scores + j, edge, static_cast<size_t>(n - j) * sizeof(float));
+    }
   }
 }
 
