@@ -3,7 +3,10 @@
 //   attention_bench --threads 2 --context 32768
 // `of floor`: time that no code could beat on these threads (reading the rows, or the multiply-adds at the
 // speed of a bare FMA loop, both measured here) over the measured time.
+// The CPU time of all threads stands beside it: on a machine that others use too, its ratio is the one to
+// look at.
 #include <fmt/format.h>
+#include <time.h>
 #include <CLI/CLI.hpp>
 
 #include <chrono>
@@ -51,6 +54,12 @@ std::vector<float> normal(int64_t n, float deviation = 1.0F) {
   return values;
 }
 
+double process_cpu_seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
 /// One layer's cache, filled, and the queries of a batch.
 struct Scene {
   Scene(const ModelConfig& config, const cpu::Kernels& kernels, const Options& options)
@@ -93,6 +102,7 @@ class Bench {
     double flops;
     std::function<void()> work;
     double seconds = std::numeric_limits<double>::infinity();
+    double cpu_seconds = std::numeric_limits<double>::infinity();  // of all threads together
   };
 
   void attend(int64_t tokens, AttentionMode mode);
@@ -147,11 +157,13 @@ void Bench::print(const std::vector<Case>& cases) const {
   fmt::print("{}, {} threads, context {}, bf16 cache; floors: {:.0f} GFLOP/s, {:.0f} GB/s\n",
              cpu::isa_name(kernels_.isa), options_.threads, options_.context, flops * 1e-9, bytes * 1e-9);
   for (const Case& c : cases) {
-    fmt::print("{:<20} {:9.3f} ms  {:7.1f} GFLOP/s  of floor {:.2f}\n", c.name, c.seconds * 1e3,
-               c.flops / c.seconds * 1e-9, std::max(c.bytes / bytes, c.flops / flops) / c.seconds);
+    fmt::print("{:<20} {:9.3f} ms  {:7.1f} GFLOP/s  of floor {:.2f}  CPU time {:9.3f} ms\n", c.name,
+               c.seconds * 1e3, c.flops / c.seconds * 1e-9,
+               std::max(c.bytes / bytes, c.flops / flops) / c.seconds, c.cpu_seconds * 1e3);
   }
-  fmt::print("dense / sparse, 1 token: {:.2f} (by operations alone: {:.2f})\n",
-             cases[1].seconds / cases[0].seconds, cases[1].flops / cases[0].flops);
+  fmt::print("dense / sparse, 1 token: {:.2f} (by CPU time {:.2f}, by operations alone {:.2f})\n",
+             cases[1].seconds / cases[0].seconds, cases[1].cpu_seconds / cases[0].cpu_seconds,
+             cases[1].flops / cases[0].flops);
 }
 
 void Bench::run() {
@@ -160,7 +172,9 @@ void Bench::run() {
   for (int64_t i = 0; i < options_.repeats; ++i) {
     for (Case& c : all) {
       const auto begin = std::chrono::steady_clock::now();
+      const double cpu_begin = process_cpu_seconds();
       c.work();
+      c.cpu_seconds = std::min(c.cpu_seconds, process_cpu_seconds() - cpu_begin);
       const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - begin;
       c.seconds = std::min(c.seconds, elapsed.count());
     }
