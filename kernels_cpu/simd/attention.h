@@ -38,7 +38,13 @@ void softmax_heads(const SoftmaxTile& tile, int64_t h, int64_t lanes) {
 
 template <class V>
 void softmax_tile(const SoftmaxTile& tile) {
-  for_vectors<V>(tile.heads, [&](int64_t h, int64_t lanes) { softmax_heads<V>(tile, h, lanes); });
+  for_vectors<V>(tile.heads, [&](int64_t h, int64_t lanes) {
+    if (lanes <= V::Half::kLanes) {
+      softmax_heads<typename V::Half>(tile, h, lanes);  // the same operations in each lane
+    } else {
+      softmax_heads<V>(tile, h, lanes);
+    }
+  });
 }
 
 /// Four keys' sums over heads; keys beyond n repeat the last one.
