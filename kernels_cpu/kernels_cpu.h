@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels_cpu/hadamard.h"
+#include "kernels_cpu/head_panels.h"
 #include "kernels_cpu/indexer.h"
 #include "kernels_cpu/isa.h"
 #include "kernels_cpu/kernels.h"

@@ -27,15 +27,13 @@ CpuBackend::CpuBackend(const Model& model, const cpu::Kernels& kernels, offload:
       kernels_(kernels),
       workers_(workers),
       frequencies_(cpu::yarn_frequencies(config_.rope)),
-      buffers_(config_, max_tokens) {
-  const int64_t floats = std::max({cpu::matmul_scratch_floats(largest_matmul_cols(config_)),
-                                   cpu::mla_scratch_floats(config_.heads, config_.d_cache()),
-                                   cpu::index_scratch_floats(config_.index_heads, config_.d_index),
-                                   cpu::router_scratch_floats(config_.router)});
+      buffers_(config_, max_tokens),
+      attention_(config_, kernels, workers) {
+  const int64_t floats = std::max(cpu::matmul_scratch_floats(largest_matmul_cols(config_)),
+                                  cpu::router_scratch_floats(config_.router));
   scratch_.resize(static_cast<size_t>(workers.threads()));
   for (WorkerScratch& scratch : scratch_) {
     scratch.floats.resize(static_cast<size_t>(floats));
-    scratch.selected.resize(static_cast<size_t>(config_.index_top_k));
   }
 }
 
