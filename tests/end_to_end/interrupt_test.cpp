@@ -80,6 +80,12 @@ TEST(Interrupt, QuantizeLeavesNothing) {
   expect_nothing_converted(directory, {"quantize", model, (directory / "out.gguf").string(), "nvfp4"});
 }
 
+TEST(Interrupt, SynthLeavesNothing) {
+  const TemporaryDirectory directory;
+  expect_nothing_converted(directory, {"synth", (directory / "out.gguf").string(), "--preset", "tiny",
+                                       "--moe-layers", "8", "--experts", "256"});
+}
+
 TEST(Interrupt, LogitsLeaveNothing) {
   const TemporaryDirectory directory;
   const std::filesystem::path dump = directory / "dump";
