@@ -14,7 +14,8 @@
 
 namespace sluice {
 
-/// Owns the mapped file, or the memory that holds what a file would; everything else points into it. Move-only.
+/// Owns the mapped file, or the memory that holds what a file would; everything else points into it.
+/// Move-only.
 class Model {
  public:
   /// Throws Error naming the file and what is wrong with it.

@@ -20,8 +20,8 @@ class Workers {
   /// Calls fn(begin, end, worker) on ranges that cover [0, n), each at most `grain` long, and waits for all.
   /// `worker` is in [0, threads()): no two calls run at once with the same one, so it indexes scratch memory.
   /// Which range meets which worker changes from run to run. The first exception of fn reaches the caller;
-  /// ranges that have not begun by then are skipped. fn must not call for_ranges of the same Workers: the inner
-  /// call would share the outer one's worker numbers.
+  /// ranges that have not begun by then are skipped. fn must not call for_ranges of the same Workers: the
+  /// inner call would share the outer one's worker numbers.
   template <typename Fn>
   void for_ranges(int64_t n, int64_t grain, Fn&& fn) {
     auto call = [](void* context, int64_t begin, int64_t end, int64_t worker) {

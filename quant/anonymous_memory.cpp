@@ -15,8 +15,8 @@ AnonymousMemory::AnonymousMemory(size_t n_bytes) {
   if (n_bytes == 0) {
     return;  // mmap refuses to map nothing
   }
-  void* const memory = ::mmap(nullptr, n_bytes, PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const memory =
+      ::mmap(nullptr, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) {
     throw Error("memory", fmt::format("{} bytes for weights", n_bytes), system_error_text(errno));
   }

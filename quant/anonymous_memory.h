@@ -6,8 +6,8 @@
 
 namespace sluice::quant {
 
-/// Move-only owner of zeroed pages. A page takes up memory, on the NUMA node of the thread that does it, when it
-/// is first written to.
+/// Move-only owner of zeroed pages. A page takes up memory, on the NUMA node of the thread that does it, when
+/// it is first written to.
 class AnonymousMemory {
  public:
   AnonymousMemory() = default;

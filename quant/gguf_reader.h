@@ -44,7 +44,9 @@ class GgufFile {
   [[nodiscard]] const std::vector<Tensor>& tensors() const { return tensors_; }
   /// Null when there is none of this name.
   [[nodiscard]] const Tensor* find(std::string_view name) const;
-  [[nodiscard]] int64_t shard_count() const { return shards_.empty() ? 1 : static_cast<int64_t>(shards_.size()); }
+  [[nodiscard]] int64_t shard_count() const {
+    return shards_.empty() ? 1 : static_cast<int64_t>(shards_.size());
+  }
 
  private:
   std::filesystem::path path_;

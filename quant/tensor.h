@@ -33,8 +33,8 @@ struct WeightView {
   }
 };
 
-/// A named tensor of a file. `bytes` points into the mapping; the file object must outlive it. Empty where only
-/// the tensor's name, type and shape are known.
+/// A named tensor of a file. `bytes` points into the mapping; the file object must outlive it. Empty where
+/// only the tensor's name, type and shape are known.
 struct Tensor {
   std::string name;
   DType dtype = DType::kF32;

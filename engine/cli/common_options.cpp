@@ -66,9 +66,10 @@ Model open_model(const ModelOptions& options) {
 }  // namespace
 
 void ModelOptions::add_to(CLI::App& app) {
-  app.add_option("-m,--model", path,
-                 "Model file (GGUF), or synth:PRESET,... for random weights (sluice synth --help); without it, the "
-                 "small model that comes with the program");
+  app.add_option(
+      "-m,--model", path,
+      "Model file (GGUF), or synth:PRESET,... for random weights (sluice synth --help); without it, the "
+      "small model that comes with the program");
 }
 
 std::filesystem::path embedded_model_path() {

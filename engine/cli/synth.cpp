@@ -55,7 +55,8 @@ void synthesise(const SynthCommandOptions& command) {
   });
 }
 
-void add_type_option(CLI::App& command, const std::string& flag, std::string& value, const std::string& what) {
+void add_type_option(CLI::App& command, const std::string& flag, std::string& value,
+                     const std::string& what) {
   command
       .add_option(flag, value,
                   fmt::format("Type of {}, of {} (default q8_0)", what, synth::generated_type_names()))
@@ -69,7 +70,8 @@ void add_synth_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("synth", "Write a model of real shapes with random weights");
   const auto options = std::make_shared<SynthCommandOptions>();  // shared because CLI11 copies callbacks
   synth::ModelSpec& spec = options->spec;
-  command->add_option("OUT", options->output, "GGUF file to write; it appears when it is complete")->required();
+  command->add_option("OUT", options->output, "GGUF file to write; it appears when it is complete")
+      ->required();
   command
       ->add_option("--preset", options->preset,
                    fmt::format("Dimensions, of {} (default {})", fmt::join(synth::preset_names(), ", "),

@@ -38,9 +38,8 @@ SyntheticExperts::SyntheticExperts(const TensorTable& table, const ModelConfig& 
       const size_t at = position_of(table, name);
       assert(at != kNotThere);  // plan_tensors of the same configuration
       const quant::Tensor& tensor = table.tensors[at];
-      layers_[static_cast<size_t>(layer)].push_back({tensor.dtype, tensor.ne[1], tensor.ne[0],
-                                                     scales_of(table, name, experts_),
-                                                     table.generators[at]});
+      layers_[static_cast<size_t>(layer)].push_back(
+          {tensor.dtype, tensor.ne[1], tensor.ne[0], scales_of(table, name, experts_), table.generators[at]});
     }
   }
 }

@@ -11,7 +11,7 @@
 namespace sluice::synth {
 
 /// Rows first_row and on, bytes.size() / row_bytes of them.
-void fill_rows(const RowGenerator& generator, int64_t first_row, int64_t row_bytes, std::span<std::byte> bytes,
-               offload::Workers& workers);
+void fill_rows(const RowGenerator& generator, int64_t first_row, int64_t row_bytes,
+               std::span<std::byte> bytes, offload::Workers& workers);
 
 }  // namespace sluice::synth

@@ -120,7 +120,8 @@ void check_layers(const ModelSpec& spec) {
 /// The router's groups are the preset's: experts must fill them, and those kept must hold a token's choice.
 void check_experts(const ModelSpec& spec, const cpu::RouterParams& router) {
   const int64_t of_kept = (router.experts_used + router.groups_used - 1) / router.groups_used;
-  const int64_t fewest = router.groups * std::max<int64_t>(2, of_kept);  // a group's score is that of its two best
+  const int64_t fewest =
+      router.groups * std::max<int64_t>(2, of_kept);  // a group's score is that of its two best
   if (router.experts < fewest || router.experts > kMostExperts || router.experts % router.groups != 0) {
     throw Error(subject(to_text(spec), "experts"),
                 fmt::format("a multiple of {} from {} to {}", router.groups, fewest, kMostExperts),
@@ -180,7 +181,8 @@ ModelSpec parse_model_spec(std::string_view text) {
       throw Error(text, "KEY=VALUE after each comma", parts[i].empty() ? "nothing" : parts[i]);
     }
     const Setting setting{text, parts[i].substr(0, equals), parts[i].substr(equals + 1)};
-    if (!seen.insert(setting.key).second) throw Error(subject(text, setting.key), "this key once", "it twice");
+    if (!seen.insert(setting.key).second)
+      throw Error(subject(text, setting.key), "this key once", "it twice");
     apply(setting, spec);
   }
   static_cast<void>(config_of(spec));  // refuses numbers that do not go together

@@ -23,7 +23,7 @@ namespace {
 using quant::AnonymousMemory;
 using quant::Tensor;
 
-constexpr int64_t kAlignment = 64;                    // a cache line
+constexpr int64_t kAlignment = 64;                   // a cache line
 constexpr int64_t kPieceBytes = int64_t{256} << 20;  // between two reports
 
 class Generation {
@@ -60,7 +60,8 @@ int64_t memory_for(const std::vector<Tensor>& tensors) {
 
 void require_memory(const ModelSpec& spec, int64_t needed, int64_t there) {
   if (needed > there) {
-    throw Error(to_text(spec), fmt::format("weights that fit this machine's {:.1f} GB", static_cast<double>(there) / 1e9),
+    throw Error(to_text(spec),
+                fmt::format("weights that fit this machine's {:.1f} GB", static_cast<double>(there) / 1e9),
                 fmt::format("{:.1f} GB", static_cast<double>(needed) / 1e9));
   }
 }

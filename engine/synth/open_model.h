@@ -18,8 +18,8 @@ struct OpenOptions {
   GenerateProgress progress;
 };
 
-/// The model with all its weights in memory; its path is the spec's text. Throws Error when the machine has less
-/// memory than the weights take.
+/// The model with all its weights in memory; its path is the spec's text. Throws Error when the machine has
+/// less memory than the weights take.
 Model open_model(const ModelSpec& spec, const OpenOptions& options);
 
 /// What a file of the spec would hold, without a byte of the tensors.

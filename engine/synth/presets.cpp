@@ -33,7 +33,8 @@ ModelConfig deepseek_v32() {
   return config;
 }
 
-// Rows of 256 elements in the experts, so that Q4_K needs no other type there; attn_k_b's 64 make it take one.
+// Rows of 256 elements in the experts, so that Q4_K needs no other type there; attn_k_b's 64 make it take
+// one.
 ModelConfig tiny() {
   ModelConfig config;
   config.vocab_size = 512;

@@ -17,7 +17,8 @@ using quant::Tensor;
 
 constexpr Distribution kNormGain{.mean = 1.0F, .deviation = 0.1F};
 constexpr Distribution kNormBias{.mean = 0.0F, .deviation = 0.1F};
-// A tenth of what a router's product with a normed row deviates by: it shifts the choice, and decides nothing.
+// A tenth of what a router's product with a normed row deviates by: it shifts the choice, and decides
+// nothing.
 constexpr Distribution kRouterBias{.mean = 0.0F, .deviation = 0.02F};
 // Of NVFP4 blocks that a second-level scale follows: block scales are then about 137, in the middle of e4m3's
 // normal range as in converted files.

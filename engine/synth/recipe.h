@@ -1,5 +1,5 @@
-// A synthetic model short of its bytes: configuration, metadata, the table of tensors, and how the rows of each
-// are made. File and memory are filled from the same recipe and therefore hold the same.
+// A synthetic model short of its bytes: configuration, metadata, the table of tensors, and how the rows of
+// each are made. File and memory are filled from the same recipe and therefore hold the same.
 #pragma once
 
 #include <memory>
@@ -24,9 +24,9 @@ struct TensorTable {
   [[nodiscard]] int64_t bytes() const;
 };
 
-/// Names, shapes and order of docs/formats.md for the spec's configuration. Routed experts have spec.type, other
-/// matrices spec.dense_type; vectors, router and index head weights are F32. Matrices have mean 0 and deviation
-/// 1 / sqrt(cols), norms are near 1, the router's bias near 0.
+/// Names, shapes and order of docs/formats.md for the spec's configuration. Routed experts have spec.type,
+/// other matrices spec.dense_type; vectors, router and index head weights are F32. Matrices have mean 0 and
+/// deviation 1 / sqrt(cols), norms are near 1, the router's bias near 0.
 TensorTable plan_tensors(const ModelSpec& spec, const ModelConfig& config);
 
 /// The keys of docs/formats.md with a made-up tokenizer, and `sluice.synthetic`: the spec's text.

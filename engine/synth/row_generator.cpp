@@ -32,8 +32,8 @@ constexpr float kNibbleDeviation = 4.6098F;       // sqrt((16^2 - 1) / 12)
 constexpr float kLevelRms = 48.385F;              // of 32 .. 63
 constexpr uint8_t kLowestLevel = 32;
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): a counter whose bits are mixed, so that words do not wait for each
-/// other.
+/// SplitMix64 (Steele, Lea and Flood, 2014): a counter whose bits are mixed, so that words do not wait for
+/// each other.
 class RandomWords {
  public:
   explicit RandomWords(uint64_t state) : state_(state) {}
@@ -159,7 +159,8 @@ void nvfp4_row(RandomWords words, const Scales& scales, Bytes row) {
   }
 }
 
-// With the minimum of a sub-block equal to its scale and dmin = 7.5 d, its values d s (code - 7.5) have mean 0.
+// With the minimum of a sub-block equal to its scale and dmin = 7.5 d, its values d s (code - 7.5) have mean
+// 0.
 void q4_k_row(RandomWords words, const Scales& d, const Scales& dmin, Bytes row) {
   while (!row.empty()) {
     uint64_t bits = words.next();
@@ -193,7 +194,8 @@ void bf16_row(RandomWords words, uint16_t lowest, Bytes row) {
 }
 
 void f32_row(RandomWords words, const Distribution& distribution, Bytes row) {
-  const float step = distribution.deviation * std::sqrt(3.0F) * 0x1p-31F;  // uniform: half its width is sqrt(3)
+  const float step =
+      distribution.deviation * std::sqrt(3.0F) * 0x1p-31F;  // uniform: half its width is sqrt(3)
   uint64_t bits = 0;
   for (bool second = false; !row.empty(); second = !second) {
     bits = second ? bits >> 32U : words.next();

@@ -31,8 +31,8 @@ class RowGenerator {
   size_t row_bytes_;
   uint64_t key_;  // of seed and name
   Distribution distribution_;
-  // A block's scale is one of 16 around the one that gives the deviation. Q8_0 and Q4_K: d as f16; NVFP4: codes
-  // of e4m3; BF16: only the first, the bits of the smallest magnitude.
+  // A block's scale is one of 16 around the one that gives the deviation. Q8_0 and Q4_K: d as f16; NVFP4:
+  // codes of e4m3; BF16: only the first, the bits of the smallest magnitude.
   std::array<uint16_t, 16> scales_{};
   std::array<uint16_t, 16> minima_{};  // Q4_K: dmin as f16
 };

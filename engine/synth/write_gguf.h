@@ -13,8 +13,8 @@ struct WriteOptions {
   ConvertProgress progress;
 };
 
-/// While one piece is written the next is generated. Throws Error, leaving no partial file, when the spec does
-/// not fit, the disk has no room for it or the callback asks to stop.
+/// While one piece is written the next is generated. Throws Error, leaving no partial file, when the spec
+/// does not fit, the disk has no room for it or the callback asks to stop.
 ConvertReport write_gguf(const ModelSpec& spec, const std::filesystem::path& output,
                          const WriteOptions& options);
 

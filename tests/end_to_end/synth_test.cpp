@@ -82,8 +82,8 @@ TEST(SynthCommand, SeedAndExpertsAreTakenOver) {
   const TemporaryDirectory directory;
   const std::string out = (directory / "out.gguf").string();
   const ProgramResult made =
-      run_sluice({"synth", out, "--preset", "tiny", "--dense-layers", "0", "--moe-layers", "1", "--experts", "32",
-                  "--seed", "18446744073709551615", "--dense-type", "bf16", "-t", "3"});
+      run_sluice({"synth", out, "--preset", "tiny", "--dense-layers", "0", "--moe-layers", "1", "--experts",
+                  "32", "--seed", "18446744073709551615", "--dense-type", "bf16", "-t", "3"});
   ASSERT_EQ(made.exit_code, 0) << made.err;
   const quant::GgufFile file = quant::GgufFile::open(out);
   EXPECT_EQ(file.find("blk.0.ffn_up_exps.weight")->ne[2], 32);
@@ -95,7 +95,8 @@ TEST(SynthCommand, SeedAndExpertsAreTakenOver) {
 TEST(SynthCommand, OtherCommandsTakeTheTextToo) {
   const ProgramResult tokens = run_sluice({"tokenize", "-m", "synth:tiny", "the end"});
   EXPECT_EQ(tokens.exit_code, 0) << tokens.err;
-  const ProgramResult bench = run_sluice({"bench", "-m", "synth:tiny,moe=1", "-p", "8", "-n", "2", "-r", "1"});
+  const ProgramResult bench =
+      run_sluice({"bench", "-m", "synth:tiny,moe=1", "-p", "8", "-n", "2", "-r", "1"});
   EXPECT_EQ(bench.exit_code, 0) << bench.err;
   expect_has(bench.out, "synthetic tiny 1+1 seed 1");
   const ProgramResult chat = run_sluice({"chat", "-m", "synth:tiny,moe=1", "-p", "hello", "-n", "4"});
@@ -111,7 +112,9 @@ TEST(SynthCommand, FailuresAreOneLineAndLeaveNothing) {
     std::string part;
   } cases[] = {
       {{"run", "-m", "synth:tiny,moe=x", "-p", "a"}, 1, "synth:tiny,moe=x: moe: expected a whole number"},
-      {{"inspect", "synth:large"}, 1, "synth:large: preset: expected one of deepseek-v3.2, tiny, found large"},
+      {{"inspect", "synth:large"},
+       1,
+       "synth:large: preset: expected one of deepseek-v3.2, tiny, found large"},
       {{"synth", out, "--preset", "tiny", "--experts", "7"}, 1, "experts: expected a multiple of 4"},
       {{"synth", out, "--preset", "tiny", "--moe-layers", "0", "--dense-layers", "0"}, 1, "dense + moe"},
       {{"synth", (directory / "none" / "out.gguf").string(), "--preset", "tiny"}, 1, "none/out.gguf"},

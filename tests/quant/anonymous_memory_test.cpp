@@ -46,7 +46,8 @@ TEST(AnonymousMemory, HoldsAFile) {
   tensors[1].ne = {8, 2, 1, 1};
   GgufMetadata metadata("made");
   metadata.set("a", uint32_t{3});
-  const GgufFile file = GgufFile::in_memory("made", std::move(metadata), std::move(tensors), std::move(memory));
+  const GgufFile file =
+      GgufFile::in_memory("made", std::move(metadata), std::move(tensors), std::move(memory));
   EXPECT_EQ(file.path(), "made");
   EXPECT_EQ(file.shard_count(), 1);
   EXPECT_EQ(file.version(), 3U);

@@ -34,10 +34,10 @@ TEST(SyntheticForward, LogitsAreFiniteAndExpertsSpread) {
   for (const char* const type : {"bf16", "q8_0", "nvfp4", "q4_k"}) {
     SCOPED_TRACE(type);
     // Twenty layers: activations neither vanish nor grow without bound.
-    const Model model =
-        open_model(parse_model_spec(std::string("synth:tiny,dense=2,moe=18,type=") + type + ",dense_type=" + type +
-                                    ",seed=" + std::to_string(random.integer(0, 1000000))),
-                   {});
+    const Model model = open_model(
+        parse_model_spec(std::string("synth:tiny,dense=2,moe=18,type=") + type + ",dense_type=" + type +
+                         ",seed=" + std::to_string(random.integer(0, 1000000))),
+        {});
     std::vector<int32_t> ids(100);
     for (int32_t& id : ids) id = static_cast<int32_t>(random.integer(0, model.config().vocab_size - 1));
     Runtime runtime(model, {.threads = 2});

@@ -61,7 +61,8 @@ TEST(ModelSpec, WhatIsWrongIsNamed) {
       {"synth:tiny,moe=", "synth:tiny,moe=: moe: expected a whole number from 0, found nothing"},
       {"synth:tiny,moe=1,moe=1", "synth:tiny,moe=1,moe=1: moe: expected this key once, found it twice"},
       {"synth:tiny,seed=18446744073709551616",
-       "synth:tiny,seed=18446744073709551616: seed: expected a whole number from 0, found 18446744073709551616"},
+       "synth:tiny,seed=18446744073709551616: seed: expected a whole number from 0, found "
+       "18446744073709551616"},
       {"synth:tiny,type=q6_k",
        "synth:tiny,type=q6_k: type: expected one of bf16, q8_0, nvfp4, q4_k, found q6_k"},
       {"synth:tiny,dense_type=f32",

@@ -1,5 +1,5 @@
-// The table of tensors against the format's page: by numbers worked out by hand for the real dimensions, and by
-// the converter's independent expectation for the small ones.
+// The table of tensors against the format's page: by numbers worked out by hand for the real dimensions, and
+// by the converter's independent expectation for the small ones.
 #include "engine/synth/recipe.h"
 
 #include <gtest/gtest.h>

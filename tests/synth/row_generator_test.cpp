@@ -76,7 +76,8 @@ TEST_F(RowGeneratorTest, ValuesHaveTheDeviationAskedFor) {
       const float wanted = 1.0F / std::sqrt(static_cast<float>(cols));
       const RowGenerator generator(tensor, {.mean = 0.0F, .deviation = wanted}, seed());
       const std::vector<float> values = decoded(tensor, made(generator, tensor));
-      EXPECT_TRUE(std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); }));
+      EXPECT_TRUE(
+          std::all_of(values.begin(), values.end(), [](float value) { return std::isfinite(value); }));
       const Moments found = moments_of(values);
       EXPECT_NEAR(found.deviation / static_cast<double>(wanted), 1.0, 0.1);
       // Some 400,000 values: six deviations of their mean, and what rounding dmin to f16 may add.
@@ -158,7 +159,8 @@ TEST_F(RowGeneratorTest, SeedsAndNamesDiffer) {
 // Files of a seed must stay what they are from version to version.
 TEST(RowGenerator, BytesOfASeedAreFixed) {
   const quant::Tensor tensor = tensor_of(DType::kQ8_0, 32, 1);
-  const std::vector<std::byte> bytes = made(RowGenerator(tensor, {.mean = 0.0F, .deviation = 0.1F}, 1), tensor);
+  const std::vector<std::byte> bytes =
+      made(RowGenerator(tensor, {.mean = 0.0F, .deviation = 0.1F}, 1), tensor);
   std::string hex;
   for (const std::byte byte : bytes) {
     constexpr const char* kDigits = "0123456789abcdef";

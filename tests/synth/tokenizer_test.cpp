@@ -15,7 +15,8 @@ namespace {
 constexpr int64_t kDeepSeekVocabulary = 129280;
 
 TEST(SyntheticTokenizer, AnySizeIsValid) {
-  for (const int64_t size : {kSmallestVocabulary, kSmallestVocabulary + 1, int64_t{512}, kDeepSeekVocabulary}) {
+  for (const int64_t size :
+       {kSmallestVocabulary, kSmallestVocabulary + 1, int64_t{512}, kDeepSeekVocabulary}) {
     const Tokenizer tokenizer(make_tokenizer(size), "made");
     EXPECT_EQ(tokenizer.size(), size);
     EXPECT_EQ(tokenizer.find("<｜begin▁of▁sentence｜>"), 0);

@@ -56,7 +56,8 @@ TEST(WriteGguf, MemoryHoldsWhatTheFileHolds) {
     for (const quant::Tensor& tensor : from_file.file().tensors()) {
       const quant::Tensor* const other = in_memory.file().find(tensor.name);
       ASSERT_NE(other, nullptr) << tensor.name;
-      EXPECT_TRUE(std::equal(tensor.bytes.begin(), tensor.bytes.end(), other->bytes.begin(), other->bytes.end()))
+      EXPECT_TRUE(
+          std::equal(tensor.bytes.begin(), tensor.bytes.end(), other->bytes.begin(), other->bytes.end()))
           << tensor.name;
     }
   }
@@ -78,8 +79,8 @@ TEST(WriteGguf, ExpertsOnDemandAreThoseOfTheTensors) {
       EXPECT_EQ(shape.dtype, matrix->all.dtype);
       EXPECT_EQ(shape.rows, matrix->rows);
       EXPECT_EQ(shape.cols, matrix->all.cols);
-      EXPECT_TRUE(std::equal(shape.scales.begin(), shape.scales.end(), matrix->scales.begin(),
-                             matrix->scales.end()));
+      EXPECT_TRUE(
+          std::equal(shape.scales.begin(), shape.scales.end(), matrix->scales.begin(), matrix->scales.end()));
       const quant::WeightView rows = matrix->expert(7).rows_from(9, 31);
       std::vector<std::byte> bytes(static_cast<size_t>(31 * rows.row_bytes));
       source.read({.layer = 2, .part = part, .expert = 7, .first_row = 9, .rows = 31}, bytes);
@@ -113,11 +114,12 @@ TEST(WriteGguf, StoppingLeavesNothing) {
     EXPECT_LE(done, total);
     return done < total / 2;
   };
-  EXPECT_EQ(testing::error_text([&] {
-              return write_gguf(tiny_spec("q8_0"), directory / "out.gguf",
-                                {.threads = 2, .progress = stop_after_a_while});
-            }),
-            (directory / "out.gguf").string() + ": expected to be written to its end, found a request to stop");
+  EXPECT_EQ(
+      testing::error_text([&] {
+        return write_gguf(tiny_spec("q8_0"), directory / "out.gguf",
+                          {.threads = 2, .progress = stop_after_a_while});
+      }),
+      (directory / "out.gguf").string() + ": expected to be written to its end, found a request to stop");
   EXPECT_EQ(directory.listing(), "");
 }
 
