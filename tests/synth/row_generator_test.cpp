@@ -68,7 +68,8 @@ class RowGeneratorTest : public ::testing::Test {
 
 TEST_F(RowGeneratorTest, ValuesHaveTheDeviationAskedFor) {
   for (const DType dtype : kEveryType) {
-    for (const int64_t cols : {256, 512, 1536, 2048, 7168, 16384, 18432}) {
+    for (const int64_t cols : {37, 256, 512, 1536, 2048, 7168, 16384, 18432}) {
+      if (cols % quant::dtype_info(dtype).elements_per_block != 0) continue;
       // In NVFP4 longer rows have a second-level scale (recipe_test).
       if (dtype == DType::kNVFP4 && cols > 7168) continue;
       SCOPED_TRACE(std::string(quant::dtype_info(dtype).name) + " " + std::to_string(cols));
