@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -14,7 +15,9 @@
 #include <system_error>
 
 #include "engine/cli/choices.h"
+#include "engine/cli/terminal.h"
 #include "engine/cli/whole_number.h"
+#include "engine/synth/open_model.h"
 #include "quant/base/error.h"
 
 namespace sluice::cli {
@@ -42,11 +45,33 @@ std::string read_stream(Stream& stream, const std::string& name) {
   return text;
 }
 
+// Generates gigabytes a second, and there may be many.
+Model make_synthetic_model(const std::string& spec) {
+  const auto start = std::chrono::steady_clock::now();
+  ProgressLine line;
+  const auto show = [&](int64_t done, int64_t total) {
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double gigabytes = static_cast<double>(done) * 1e-9;
+    line.show(fmt::format("{:3.0f} %  {:.2f} of {:.2f} GB generated  {:.2f} GB/s",
+                          100.0 * static_cast<double>(done) / static_cast<double>(total), gigabytes,
+                          static_cast<double>(total) * 1e-9, gigabytes / seconds));
+  };
+  return synth::open_model(synth::parse_model_spec(spec), {.threads = 0, .progress = show});
+}
+
+Model open_model(const ModelOptions& options) {
+  if (options.embedded()) return Model::load(embedded_model_path());
+  if (synth::is_model_spec(options.path)) return make_synthetic_model(options.path);
+  return Model::load(options.path);
+}
+
 }  // namespace
 
 void ModelOptions::add_to(CLI::App& app) {
-  app.add_option("-m,--model", path,
-                 "Model file (GGUF); without it, the small model that comes with the program");
+  app.add_option(
+      "-m,--model", path,
+      "Model file (GGUF), or synth:PRESET,... for random weights (sluice synth --help); without it, the "
+      "small model that comes with the program");
 }
 
 std::filesystem::path embedded_model_path() {
@@ -62,11 +87,9 @@ std::filesystem::path embedded_model_path() {
 }
 
 Model load_model(const ModelOptions& options) {
-  const std::filesystem::path path =
-      options.embedded() ? embedded_model_path() : std::filesystem::path(options.path);
-  Model model = Model::load(path);
-  spdlog::info("{}: {}, {} parameters, {}, {:.1f} MB", path.string(), model.config().name, model.parameters(),
-               model.type_name(), static_cast<double>(model.tensor_bytes()) / 1e6);
+  Model model = open_model(options);
+  spdlog::info("{}: {}, {} parameters, {}, {:.1f} MB", model.path().string(), model.config().name,
+               model.parameters(), model.type_name(), static_cast<double>(model.tensor_bytes()) / 1e6);
   return model;
 }
 

@@ -99,6 +99,14 @@ TEST_P(Interrupt, QuantizeLeavesNothing) {
                            GetParam());
 }
 
+TEST_P(Interrupt, SynthLeavesNothing) {
+  const TemporaryDirectory directory;
+  expect_nothing_converted(directory,
+                           {"synth", (directory / "out.gguf").string(), "--preset", "tiny", "--moe-layers",
+                            "8", "--experts", "256"},
+                           GetParam());
+}
+
 TEST_P(Interrupt, LogitsLeaveNothing) {
   const TemporaryDirectory directory;
   const std::filesystem::path dump = directory / "dump";
