@@ -2,8 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "tests/numa/report.h"
+
+namespace sluice::offload {
+struct Machine;
+class Workers;
+}  // namespace sluice::offload
 
 namespace sluice::testing {
 
@@ -18,5 +24,12 @@ void check_machine(const Expected& expected, Report& report);
 
 /// page_places sees pages where a system call put them, and all_on_node objects when they are elsewhere.
 void check_judge(const Expected& expected, Report& report);
+
+/// Every worker of a team as long as the machine has cores runs on its node, and may run on no other.
+void check_threads(const Expected& expected, Report& report);
+
+/// The same of a given team. `when` names it in the lines. Reports one line per worker.
+void check_seats(std::string_view when, offload::Workers& workers, const offload::Machine& machine,
+                 Report& report);
 
 }  // namespace sluice::testing

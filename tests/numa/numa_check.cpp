@@ -28,6 +28,7 @@ int run(std::span<char*> arguments) {
   Report report;
   check_machine(expected, report);
   check_judge(expected, report);
+  check_threads(expected, report);
   return report.failures() > 0 ? 1 : 0;
 }
 
