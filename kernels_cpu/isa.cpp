@@ -32,9 +32,9 @@ struct Cpuid {
 };
 
 /// All zero when the CPU has no such leaf.
-Cpuid cpuid(uint32_t leaf) {
+Cpuid cpuid(uint32_t leaf, uint32_t subleaf = 0) {
   Cpuid r;
-  if (__get_cpuid_count(leaf, 0, &r.eax, &r.ebx, &r.ecx, &r.edx) == 0) {
+  if (__get_cpuid_count(leaf, subleaf, &r.eax, &r.ebx, &r.ecx, &r.edx) == 0) {
     return {};
   }
   return r;
@@ -52,6 +52,8 @@ uint32_t saved_state() {
 constexpr uint32_t kLeaf1Ecx = bit(12) | bit(27) | bit(28) | bit(29);        // FMA, OSXSAVE, AVX, F16C
 constexpr uint32_t kAvx2Leaf7Ebx = bit(5);                                   // AVX2
 constexpr uint32_t kAvx512Leaf7Ebx = bit(16) | bit(17) | bit(30) | bit(31);  // F, DQ, BW, VL
+constexpr uint32_t kAvx512VnniLeaf7Ecx = bit(11);                            // AVX512_VNNI
+constexpr uint32_t kAvxVnniLeaf7Sub1Eax = bit(4);                            // AVX-VNNI
 constexpr uint32_t kYmmState = bit(1) | bit(2);
 constexpr uint32_t kZmmState = kYmmState | bit(5) | bit(6) | bit(7);
 
@@ -67,23 +69,25 @@ std::string names_of(const std::vector<Isa>& isas) {
 }  // namespace
 
 std::string_view isa_name(Isa isa) {
-  constexpr std::array<std::string_view, 3> kNames = {"scalar", "avx2", "avx512"};
+  constexpr std::array<std::string_view, 5> kNames = {"scalar", "avx2", "avxvnni", "avx512", "avx512vnni"};
   return kNames[static_cast<size_t>(isa)];
 }
 
 std::vector<Isa> supported_isas() {
   std::vector<Isa> isas;
-  if (has(cpuid(1).ecx, kLeaf1Ecx)) {
-    const uint32_t features = cpuid(7).ebx;
-    const uint32_t state = saved_state();
-    const bool avx2 = has(features, kAvx2Leaf7Ebx) && has(state, kYmmState);
-    if (avx2 && has(features, kAvx512Leaf7Ebx) && has(state, kZmmState)) {
-      isas.push_back(Isa::kAvx512);
+  const uint32_t state = has(cpuid(1).ecx, kLeaf1Ecx) ? saved_state() : 0;
+  const Cpuid features = cpuid(7);
+  const auto add_if = [&isas](bool supported, Isa isa) {
+    if (supported) {
+      isas.push_back(isa);
     }
-    if (avx2) {
-      isas.push_back(Isa::kAvx2);
-    }
-  }
+  };
+  const bool avx2 = has(features.ebx, kAvx2Leaf7Ebx) && has(state, kYmmState);
+  const bool avx512 = avx2 && has(features.ebx, kAvx512Leaf7Ebx) && has(state, kZmmState);
+  add_if(avx512 && has(features.ecx, kAvx512VnniLeaf7Ecx), Isa::kAvx512Vnni);
+  add_if(avx512, Isa::kAvx512);
+  add_if(avx2 && has(cpuid(7, 1).eax, kAvxVnniLeaf7Sub1Eax), Isa::kAvxVnni);
+  add_if(avx2, Isa::kAvx2);
   isas.push_back(Isa::kScalar);
   return isas;
 }

@@ -19,7 +19,8 @@
 #include <cstdint>
 
 #include "kernels_cpu/isa.h"
-#include "quant/panel.h"
+#include "quant/dtype.h"
+#include "quant/panel_layout.h"
 
 namespace sluice::cpu {
 
@@ -68,6 +69,7 @@ struct ActivationView {
 };
 
 struct PanelKernels {
+  Isa isa;
   /// Quantizes one row of `cols` floats, a multiple of 32: scale = max |x| / 127, code = x * (127 / max)
   /// rounded to nearest, ties to even. Blocks whose largest magnitude is below kLeastActivation become zeros.
   /// A NaN or infinity makes the block's scale NaN or infinite, and so every product with it.

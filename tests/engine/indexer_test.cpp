@@ -291,7 +291,7 @@ TEST_P(IndexerHadamard, OnBothSidesKeepsTheScoresAndOnOneDoesNot) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isa, IndexerHadamard, ::testing::ValuesIn(cpu::supported_isas()), isa_of);
+INSTANTIATE_TEST_SUITE_P(Isa, IndexerHadamard, ::testing::ValuesIn(testing::float_isas()), isa_of);
 
 }  // namespace
 }  // namespace sluice::testing

@@ -72,7 +72,7 @@ TEST_P(Dequantize, EveryByteScale) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isa, Dequantize, ::testing::ValuesIn(cpu::supported_isas()), isa_of);
+INSTANTIATE_TEST_SUITE_P(Isa, Dequantize, ::testing::ValuesIn(testing::float_isas()), isa_of);
 
 }  // namespace
 }  // namespace sluice::testing

@@ -228,7 +228,7 @@ TEST_P(Elementwise, IndexReduceOfNegativeProductsIsZero) {
   EXPECT_TRUE(close(scores, std::vector<float>(20, 0.0F), 0.0, 0.0));
 }
 
-INSTANTIATE_TEST_SUITE_P(Isa, Elementwise, ::testing::ValuesIn(cpu::supported_isas()), isa_of);
+INSTANTIATE_TEST_SUITE_P(Isa, Elementwise, ::testing::ValuesIn(testing::float_isas()), isa_of);
 
 }  // namespace
 }  // namespace sluice::testing

@@ -153,7 +153,7 @@ TEST_P(Gemm, AnElementDoesNotDependOnItsPlace) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isa, Gemm, ::testing::ValuesIn(cpu::supported_isas()), isa_of);
+INSTANTIATE_TEST_SUITE_P(Isa, Gemm, ::testing::ValuesIn(testing::float_isas()), isa_of);
 
 }  // namespace
 }  // namespace sluice::testing

@@ -99,7 +99,7 @@ TEST_P(Indexer, NoKeysAreNoScores) {
   EXPECT_TRUE(run(random_.normal(32), {1.0F, 2.0F}, keys.rows, 0).empty());
 }
 
-INSTANTIATE_TEST_SUITE_P(Isa, Indexer, ::testing::ValuesIn(cpu::supported_isas()), isa_of);
+INSTANTIATE_TEST_SUITE_P(Isa, Indexer, ::testing::ValuesIn(testing::float_isas()), isa_of);
 
 }  // namespace
 }  // namespace sluice::testing

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "kernels_cpu/kernels.h"
+#include "kernels_cpu/panel.h"
 #include "quant/base/error.h"
 
 namespace sluice::cpu {
@@ -48,6 +49,8 @@ TEST(Isa, AgreesWithTheCompilersOwnDetection) {
                       __builtin_cpu_supports("avx512dq") != 0;
   EXPECT_EQ(std::ranges::count(isas, Isa::kAvx2), avx2 ? 1 : 0);
   EXPECT_EQ(std::ranges::count(isas, Isa::kAvx512), avx512 ? 1 : 0);
+  const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni") != 0;
+  EXPECT_EQ(std::ranges::count(isas, Isa::kAvx512Vnni), vnni ? 1 : 0);
 }
 
 TEST(Isa, WithoutAWishTheBestIsChosen) {
@@ -64,7 +67,8 @@ TEST(Isa, EveryWishIsFulfilledByItsOwnTable) {
   for (const Isa isa : supported_isas()) {
     const Wish wish(std::string(isa_name(isa)).c_str());
     EXPECT_EQ(chosen_isa(), isa);
-    EXPECT_EQ(kernels_for(chosen_isa()).isa, isa);
+    EXPECT_EQ(kernels_for(chosen_isa()).isa, float_isa(isa));
+    EXPECT_EQ(panel_kernels_for(chosen_isa()).isa, isa);
   }
 }
 

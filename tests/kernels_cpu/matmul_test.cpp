@@ -148,7 +148,7 @@ TEST_P(Matmul, StridedActivations) {
   EXPECT_TRUE(identical(multiply(w.view, 0, 12, x), multiply(w.view, 0, 12, {packed.data(), 4, 512})));
 }
 
-INSTANTIATE_TEST_SUITE_P(Isa, Matmul, ::testing::ValuesIn(cpu::supported_isas()), isa_of);
+INSTANTIATE_TEST_SUITE_P(Isa, Matmul, ::testing::ValuesIn(testing::float_isas()), isa_of);
 
 }  // namespace
 }  // namespace sluice::testing

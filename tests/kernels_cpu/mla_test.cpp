@@ -183,7 +183,7 @@ TEST_P(Mla, StridedQueryAndOutput) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isa, Mla, ::testing::ValuesIn(cpu::supported_isas()), isa_of);
+INSTANTIATE_TEST_SUITE_P(Isa, Mla, ::testing::ValuesIn(testing::float_isas()), isa_of);
 
 }  // namespace
 }  // namespace sluice::testing

@@ -135,7 +135,7 @@ TEST_P(Softmax, HugeScoresStayFinite) {
   EXPECT_TRUE(close(result, std::vector<double>{0.5, 0.0, 0.5, 0.0}, 0.0, 0.0));
 }
 
-INSTANTIATE_TEST_SUITE_P(Isa, Softmax, ::testing::ValuesIn(cpu::supported_isas()), isa_of);
+INSTANTIATE_TEST_SUITE_P(Isa, Softmax, ::testing::ValuesIn(testing::float_isas()), isa_of);
 
 }  // namespace
 }  // namespace sluice::testing

@@ -1,6 +1,6 @@
 """ISA files leave nothing behind that another file could come to run (docs/kernels.md says why).
 
-The objects of kernels_cpu/*_avx2.cpp and *_avx512.cpp define no weak symbol and export one table each; they and the
+The objects of kernels_cpu/*_avx2.cpp, *_avx512.cpp and their like define no weak symbol and export one table each; they and the
 headers of kernels_cpu/simd include only contracts, <immintrin.h> and C headers.
 
 Usage: isa_objects.py SOURCE_DIR BINARY_DIR
@@ -10,11 +10,11 @@ import re
 import subprocess
 import sys
 
-ISA_SOURCE = re.compile(r"_(avx2|avx512|amx)\.cpp$")
+ISA_SOURCE = re.compile(r"_(avx2|avxvnni|avx512|avx512vnni|amx)\.cpp$")
 MOST_EXPORTS = 1
 # Contracts and block layouts, but no folder's door, which would bring the whole standard library.
 ALLOWED_HEADERS = re.compile(
-    r'"kernels_cpu/(simd/\w+|kernels|kernel_tables)\.h"|"quant/(base/number|\w*\d\w*)\.h"'
+    r'"kernels_cpu/(simd/\w+|kernels|kernel_tables|panel)\.h"|"quant/(base/number|panel_layout|\w*\d\w*)\.h"'
     r"|<(immintrin|math|stddef|stdint|string)\.h>$")
 INCLUDE = re.compile(r"^\s*#\s*include\s*(\S+)")
 

@@ -1,0 +1,147 @@
+// Quantized panels times int8 activations, over a format (panel_formats.h) and the lane vocabulary V. The
+// order of operations is the contract's (kernels_cpu/panel.h) and no tile or batch changes it.
+//
+// Few tokens: each block is decoded into registers and met by all of them. Many tokens: a chunk of the panel
+// is decoded into L1 once, and every tile of tokens reads it from there.
+#pragma once
+
+#include "kernels_cpu/panel.h"
+#include "kernels_cpu/simd/c_headers.h"
+#include "kernels_cpu/simd/panel_formats.h"
+
+namespace sluice::cpu {
+namespace {
+
+/// Blocks of a decoded chunk: 16 KiB of codes for sixteen lanes, half an L1 cache. Chosen.
+inline constexpr int64_t kChunkBlocks = 32;
+
+/// Blocks [begin, end) of a row, and whether the sums start at zero or go on from `out`.
+struct BlockRange {
+  int64_t begin;
+  int64_t end;
+};
+
+/// A chunk of decoded blocks, `first` the first one.
+template <class V, class Format>
+struct DecodedChunk {
+  alignas(64) Block32<V> blocks[kChunkBlocks];
+  int64_t first = 0;
+
+  void decode(const PanelLanes<V>& lanes, const BlockRange& range) {
+    first = range.begin;
+    for (int64_t b = range.begin; b < range.end; ++b) {
+      Format::load(lanes, b, blocks[b - first]);
+    }
+  }
+};
+
+/// The two sources of blocks.
+template <class V, class Format>
+struct FromPanel {
+  const PanelLanes<V>& lanes;
+  [[gnu::always_inline]] void load(int64_t b, Block32<V>& out) const { Format::load(lanes, b, out); }
+};
+template <class V, class Format>
+struct FromChunk {
+  const DecodedChunk<V, Format>& chunk;
+  [[gnu::always_inline]] void load(int64_t b, Block32<V>& out) const { out = chunk.blocks[b - chunk.first]; }
+};
+
+/// The part of block b that one token's row adds, before the activation's scale.
+template <class V, class Format>
+[[gnu::always_inline]] inline typename V::F block_part(const Block32<V>& w, const int8_t* codes,
+                                                       const int32_t* terms) {
+  constexpr int kWords = 8 / Format::kGroups;
+  typename V::F part = V::zero();
+#pragma GCC unroll 2
+  for (int g = 0; g < Format::kGroups; ++g) {
+    typename V::I sum;
+    if constexpr (Format::kCodes == Codes::kOffset) {
+      sum = V::splat(terms[g]);
+    } else if constexpr (Format::kCodes == Codes::kSigned) {
+      sum = V::signed_start(terms[g]);
+    } else {
+      sum = V::splat(0);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kWords; ++i) {
+      const typename V::I x = V::splat4(codes + 4 * (g * kWords + i));
+      if constexpr (Format::kCodes == Codes::kSigned) {
+        sum = V::dot_signed(sum, w.words[g * kWords + i], x);
+      } else {
+        sum = V::dot(sum, w.words[g * kWords + i], x);
+      }
+    }
+    const typename V::F dot = V::to_float(sum);
+    if constexpr (Format::kCodes == Codes::kMinimum) {
+      part = V::fms(dot, w.scales[0], V::mul(w.min, V::to_float(V::splat(terms[0]))));
+    } else {
+      part = g == 0 ? V::mul(dot, w.scales[0]) : V::fma(dot, w.scales[g], part);
+    }
+  }
+  return part;
+}
+
+/// out[t][lane ..] for tokens [t0, t0 + kTokens).
+template <class V, class Format, int kTokens, class Source>
+void dot_tokens(const Source& source, const BlockRange& range, const ActivationView& x, int64_t t0,
+                float* out) {
+  constexpr size_t kT = kTokens;
+  const int64_t blocks = x.cols / kActivationBlock;
+  typename V::F sum[kT];
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) {
+    sum[t] = range.begin == 0 ? V::zero() : V::load(out + (t0 + t) * quant::kPanelRows);
+  }
+  for (int64_t b = range.begin; b < range.end; ++b) {
+    Block32<V> w;
+    source.load(b, w);
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; ++t) {
+      const int8_t* codes = x.codes + (t0 + t) * x.cols + b * kActivationBlock;
+      const int32_t* terms = x.terms + ((t0 + t) * blocks + b) * Format::kGroups;
+      const typename V::F scale = V::set1(x.scales[(t0 + t) * blocks + b]);
+      sum[t] = V::fma(block_part<V, Format>(w, codes, terms), scale, sum[t]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) {
+    V::store(out + (t0 + t) * quant::kPanelRows, sum[t]);
+  }
+}
+
+/// Tokens [t0, n_tokens) in tiles of kTokens, then of half as many.
+template <class V, class Format, int kTokens, class Source>
+void dot_tiles(const Source& source, const BlockRange& range, const ActivationView& x, int64_t t0,
+               float* out) {
+  for (; t0 + kTokens <= x.n_tokens; t0 += kTokens) {
+    dot_tokens<V, Format, kTokens>(source, range, x, t0, out);
+  }
+  if constexpr (kTokens > 1) {
+    if (t0 < x.n_tokens) {
+      dot_tiles<V, Format, kTokens / 2>(source, range, x, t0, out);
+    }
+  }
+}
+
+template <class V, class Format>
+void panel_dot(const quant::PanelLayout& layout, const std::byte* panel, const ActivationView& x,
+               float* out) {
+  const int64_t blocks = layout.cols / kActivationBlock;
+  for (int64_t lane = 0; lane < quant::kPanelRows; lane += V::kLanes) {
+    const PanelLanes<V> lanes{panel, panel + layout.scales_at, lane};
+    if (x.n_tokens <= V::kTokenTile || blocks == 0) {
+      dot_tiles<V, Format, V::kTokenTile>(FromPanel<V, Format>{lanes}, {0, blocks}, x, 0, out + lane);
+      continue;
+    }
+    DecodedChunk<V, Format> chunk;
+    for (int64_t b = 0; b < blocks; b += kChunkBlocks) {
+      const BlockRange range{b, b + kChunkBlocks < blocks ? b + kChunkBlocks : blocks};
+      chunk.decode(lanes, range);
+      dot_tiles<V, Format, V::kTokenTile>(FromChunk<V, Format>{chunk}, range, x, 0, out + lane);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sluice::cpu
