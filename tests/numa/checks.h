@@ -1,7 +1,9 @@
 // What numa_check checks, by subject. Each takes what the machine is supposed to be and reports line by line.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "tests/numa/report.h"
@@ -31,5 +33,13 @@ void check_threads(const Expected& expected, Report& report);
 /// The same of a given team. `when` names it in the lines. Reports one line per worker.
 void check_seats(std::string_view when, offload::Workers& workers, const offload::Machine& machine,
                  Report& report);
+
+/// Arenas bound to each node lie there whoever writes them; one on the wrong node is reported; an interleaved
+/// one is on all nodes.
+void check_arenas(const Expected& expected, Report& report);
+
+/// One line: every page of `bytes` lies on `node`.
+void check_pages(std::string_view what, std::span<const std::byte> bytes, int64_t node,
+                 const Expected& expected, Report& report);
 
 }  // namespace sluice::testing

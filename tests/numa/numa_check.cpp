@@ -29,6 +29,7 @@ int run(std::span<char*> arguments) {
   check_machine(expected, report);
   check_judge(expected, report);
   check_threads(expected, report);
+  check_arenas(expected, report);
   return report.failures() > 0 ? 1 : 0;
 }
 
