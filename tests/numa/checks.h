@@ -27,7 +27,8 @@ void check_machine(const Expected& expected, Report& report);
 /// page_places sees pages where a system call put them, and all_on_node objects when they are elsewhere.
 void check_judge(const Expected& expected, Report& report);
 
-/// Every worker of a team as long as the machine has cores runs on its node, and may run on no other.
+/// Every worker of a team of all cores runs on its node, and may run on no other; a NodeLoop's ranges are
+/// computed on their node; a team on the wrong nodes is reported.
 void check_threads(const Expected& expected, Report& report);
 
 /// The same of a given team. `when` names it in the lines. Reports one line per worker.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "offload/machine.h"
+#include "offload/node_loop.h"
 #include "offload/thread_places.h"
 #include "offload/workers.h"
 #include "tests/numa/checks.h"
@@ -40,14 +41,43 @@ std::vector<Seat> seats_of(offload::Workers& workers) {
   return seats;
 }
 
+bool is_on_node(int64_t cpu, int64_t node, const std::vector<int64_t>& node_of_cpu) {
+  return cpu >= 0 && static_cast<size_t>(cpu) < node_of_cpu.size() &&
+         node_of_cpu[static_cast<size_t>(cpu)] == node;
+}
+
 // True when the worker runs on a processor of `node` and may run on no other node's.
 bool belongs(const Seat& seat, int64_t node, const std::vector<int64_t>& node_of_cpu) {
-  const auto is_on_node = [&](int64_t cpu) {
-    return cpu >= 0 && static_cast<size_t>(cpu) < node_of_cpu.size() &&
-           node_of_cpu[static_cast<size_t>(cpu)] == node;
-  };
-  return is_on_node(seat.cpu) && !seat.cpus.empty() &&
-         std::all_of(seat.cpus.begin(), seat.cpus.end(), is_on_node);
+  const auto own = [&](int64_t cpu) { return is_on_node(cpu, node, node_of_cpu); };
+  return own(seat.cpu) && !seat.cpus.empty() && std::all_of(seat.cpus.begin(), seat.cpus.end(), own);
+}
+
+// A loop with ranges for every node, and on which CPU each range was computed. NodeLoop counts nodes by
+// index.
+std::vector<std::vector<int64_t>> cpus_of_ranges(offload::Workers& workers, int64_t nodes) {
+  constexpr int64_t kRanges = 64;
+  std::vector<std::vector<int64_t>> cpus(static_cast<size_t>(nodes), std::vector<int64_t>(kRanges, -1));
+  const std::vector<int64_t> counts(static_cast<size_t>(nodes), kRanges);
+  const offload::ThreadBinding caller = workers.bind_caller();
+  offload::NodeLoop loop(workers, nodes);
+  loop.run(counts, [&](int64_t node, int64_t i, int64_t /*worker*/) {
+    cpus[static_cast<size_t>(node)][static_cast<size_t>(i)] = sched_getcpu();
+  });
+  return cpus;
+}
+
+void check_loop(std::string_view when, offload::Workers& workers, const offload::Machine& machine,
+                Report& report) {
+  const std::vector<int64_t> node_of_cpu = node_of_cpus();
+  const auto cpus = cpus_of_ranges(workers, machine.numa_nodes);
+  for (size_t node = 0; node < cpus.size(); ++node) {
+    const int64_t own = std::count_if(cpus[node].begin(), cpus[node].end(), [&](int64_t cpu) {
+      return is_on_node(cpu, machine.nodes[node].os_index, node_of_cpu);
+    });
+    report.check_equal(
+        fmt::format("{}: ranges of node {} computed there", when, machine.nodes[node].os_index),
+        static_cast<int64_t>(cpus[node].size()), own);
+  }
 }
 
 }  // namespace
@@ -76,6 +106,7 @@ void check_threads(const Expected& expected, Report& report) {
                                      [&](const offload::ThreadPlace& place) { return place.node == node; }));
   }
   check_seats("team", workers, machine, report);
+  check_loop("loop over nodes", workers, machine, report);
 
   // The judge: a team whose places name the wrong node must not pass.
   std::vector<offload::ThreadPlace> wrong = offload::place_threads(machine, machine.cores);
@@ -86,6 +117,10 @@ void check_threads(const Expected& expected, Report& report) {
   Report judged = Report::silent();
   check_seats("misplaced", misplaced, machine, judged);
   report.check_equal("a team on the wrong nodes is reported: workers", machine.cores, judged.failures());
+  Report loops_judged = Report::silent();
+  check_loop("misplaced", misplaced, machine, loops_judged);
+  report.check_equal("and so are the ranges that it computes: nodes", expected.nodes,
+                     loops_judged.failures());
 }
 
 }  // namespace sluice::testing
