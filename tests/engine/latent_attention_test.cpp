@@ -119,7 +119,7 @@ TEST_P(LatentAttentionTest, SelectsTopKOfWhatATokenSees) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isa, LatentAttentionTest, ::testing::ValuesIn(cpu::supported_isas()), isa_of);
+INSTANTIATE_TEST_SUITE_P(Isa, LatentAttentionTest, ::testing::ValuesIn(testing::float_isas()), isa_of);
 
 }  // namespace
 }  // namespace sluice::testing

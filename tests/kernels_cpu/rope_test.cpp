@@ -171,7 +171,7 @@ TEST_P(RopeKernels, GiveTheBitsOfTheLoops) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isa, RopeKernels, ::testing::ValuesIn(cpu::supported_isas()), isa_of);
+INSTANTIATE_TEST_SUITE_P(Isa, RopeKernels, ::testing::ValuesIn(testing::float_isas()), isa_of);
 
 }  // namespace
 }  // namespace sluice::testing

@@ -146,7 +146,7 @@ TEST_P(TopK, AnyFloats) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isa, TopK, ::testing::ValuesIn(cpu::supported_isas()), isa_of);
+INSTANTIATE_TEST_SUITE_P(Isa, TopK, ::testing::ValuesIn(testing::float_isas()), isa_of);
 
 }  // namespace
 }  // namespace sluice::testing
