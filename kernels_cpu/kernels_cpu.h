@@ -9,6 +9,7 @@
 #include "kernels_cpu/matmul.h"
 #include "kernels_cpu/mla.h"
 #include "kernels_cpu/panel.h"
+#include "kernels_cpu/panel_matmul.h"
 #include "kernels_cpu/rope.h"
 #include "kernels_cpu/router.h"
 #include "kernels_cpu/topk.h"

@@ -4,11 +4,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "engine/backends/backend.h"
 #include "engine/backends/cpu_activations.h"
 #include "engine/backends/latent_attention.h"
+#include "engine/backends/panel_weights.h"
 #include "engine/model.h"
 #include "kernels_cpu/kernels_cpu.h"
 #include "offload/workers.h"
@@ -17,8 +19,8 @@ namespace sluice {
 
 class CpuBackend final : public Backend {
  public:
-  /// References are kept. `max_tokens` bounds a batch.
-  CpuBackend(const Model& model, const cpu::Kernels& kernels, offload::Workers& workers, int64_t max_tokens);
+  /// References are kept. `options.max_batch` bounds a batch.
+  CpuBackend(const Model& model, const RuntimeOptions& options, cpu::Isa isa, offload::Workers& workers);
 
   void embed(const Batch& batch, MatrixView<float> x) override;
   void attention(int64_t layer, const Batch& batch, MatrixView<float> x) override;
@@ -35,6 +37,7 @@ class CpuBackend final : public Backend {
 
   // y[t] = W x[t] for all rows, split over the workers.
   void matmul(const quant::WeightView& w, MatrixView<const float> x, MatrixView<float> y);
+  void matmul_panels(const quant::PanelView& w, MatrixView<const float> x, MatrixView<float> y);
   void rms_norm(MatrixView<const float> x, std::span<const float> gain, MatrixView<float> y);
   // x += SwiGLU(f) with these weights.
   void ffn(const FfnWeights& weights, MatrixView<const float> f, MatrixView<float> x);
@@ -50,7 +53,10 @@ class CpuBackend final : public Backend {
   const Model& model_;
   const ModelConfig& config_;
   const cpu::Kernels& kernels_;
+  const cpu::PanelKernels& panel_kernels_;
   offload::Workers& workers_;
+  std::optional<PanelWeights> panels_;   // none when activations are float32
+  cpu::ActivationBuffer quantized_;      // what a product of panels reads
   std::vector<float> frequencies_;  // [d_rope / 2]
   // The positions whose angles buffers_.cos_sin holds.
   int64_t rope_first_position_ = -1;
