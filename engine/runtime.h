@@ -20,8 +20,8 @@ enum class AttentionMode { kSparse, kDense };
 /// "sparse", "dense".
 std::string_view attention_mode_name(AttentionMode mode);
 
-/// What quantized weights are multiplied with on the CPU: activations rounded to int8 per block of 32, or as they are.
-/// Float weights always meet float32.
+/// What quantized weights are multiplied with on the CPU: activations rounded to int8 per block of 32, or as
+/// they are. Float weights always meet float32.
 enum class Activations { kInt8, kFloat32 };
 
 struct RuntimeOptions {

@@ -106,6 +106,8 @@ void ComputeOptions::add_to(CLI::App& app) {
   take_words(
       app.add_option("--attention", attention, "Sparse attends to what the indexer selects (default sparse)"),
       attention_choices());
+  app.add_flag("--exact", exact,
+               "Multiply quantized weights with float32 activations instead of int8 ones; slower");
   add_placement_flags(app);
 }
 
@@ -114,6 +116,7 @@ RuntimeOptions ComputeOptions::runtime() const {
   options.threads = threads;
   options.max_batch = max_batch;
   options.attention = attention;
+  options.activations = exact ? Activations::kFloat32 : Activations::kInt8;
   return options;
 }
 

@@ -26,14 +26,15 @@ std::filesystem::path embedded_model_path();
 /// Throws Error naming the file.
 Model load_model(const ModelOptions& options);
 
-/// -c, -t, -ub, -ctk, --attention. Placement flags (-ngl, -ncmoe, -cmoe, -ot) are known and refused with an
-/// Error.
+/// -c, -t, -ub, -ctk, --attention, --exact. Placement flags (-ngl, -ncmoe, -cmoe, -ot) are known and refused
+/// with an Error.
 struct ComputeOptions {
   int64_t context = 0;  // tokens; 0 = the model's
   int64_t threads = 0;  // 0 = all physical cores
   int64_t max_batch = 512;
   CacheType cache_type = CacheType::kBF16;
   AttentionMode attention = AttentionMode::kSparse;
+  bool exact = false;
 
   void add_to(CLI::App& app);
   [[nodiscard]] RuntimeOptions runtime() const;
