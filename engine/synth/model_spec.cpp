@@ -142,8 +142,8 @@ std::string_view preset_name(Preset preset) {
 }
 
 std::vector<std::string_view> preset_names() {
-  std::vector<std::string_view> names;
-  for (const Preset preset : kPresets) names.push_back(preset_name(preset));
+  std::vector<std::string_view> names(kPresets.size());
+  std::transform(kPresets.begin(), kPresets.end(), names.begin(), preset_name);
   return names;
 }
 
@@ -158,8 +158,8 @@ bool can_generate(DType dtype) {
 }
 
 std::string generated_type_names() {
-  std::vector<std::string> names;
-  for (const DType dtype : kTypes) names.push_back(lower_name(dtype));
+  std::array<std::string, kTypes.size()> names;
+  std::transform(kTypes.begin(), kTypes.end(), names.begin(), lower_name);
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
