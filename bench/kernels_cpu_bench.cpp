@@ -86,7 +86,7 @@ void mla_attend(State& state, int64_t heads) {
   std::vector<float> scratch(static_cast<size_t>(cpu::mla_scratch_floats(heads, kCols)));
   const cpu::CacheRows rows{DType::kBF16, cache.data(), kCols, 2 * kCols};
   for (auto _ : state) {
-    cpu::mla_attend(cpu::kernels_for(isa), {query.data(), heads, kCols}, rows, {{}, kRows}, 0.1352F,
+    cpu::mla_attend(cpu::kernels_for(isa), {{query.data(), heads, kCols}, rows, {{}, kRows}, 0.1352F},
                     {out.data(), heads, kLatent}, scratch);
     benchmark::ClobberMemory();
   }
@@ -94,24 +94,31 @@ void mla_attend(State& state, int64_t heads) {
   report(state, floor_seconds(isa, cache, static_cast<double>(cache.size()), flops), flops);
 }
 
-void index_scores(State& state, int64_t n_keys) {
+struct IndexCase {
+  int64_t keys;
+  int64_t queries;
+};
+
+void index_scores(State& state, const IndexCase& c) {
   constexpr int64_t kHeads = 64;
   constexpr int64_t kDim = 128;
   const cpu::Isa isa = cpu::chosen_isa();
-  const std::vector<std::byte> cache = weights_of(DType::kBF16, n_keys * kDim);
-  const std::vector<float> query = normal(kHeads * kDim);
-  const std::vector<float> weights = normal(kHeads);
-  std::vector<float> scores(static_cast<size_t>(n_keys));
+  const std::vector<std::byte> cache = weights_of(DType::kBF16, c.keys * kDim);
+  const std::vector<float> query = normal(c.queries * kHeads * kDim);
+  const std::vector<float> weights = normal(c.queries * kHeads);
+  std::vector<float> scores(static_cast<size_t>(c.queries * c.keys));
   std::vector<float> scratch(static_cast<size_t>(cpu::index_scratch_floats(kHeads, kDim)));
   const cpu::CacheRows keys{DType::kBF16, cache.data(), kDim, 2 * kDim};
   for (auto _ : state) {
-    cpu::index_scores(cpu::kernels_for(isa), {query.data(), kHeads, kDim}, weights, keys, scores, scratch);
+    cpu::index_scores(cpu::kernels_for(isa),
+                      {{query.data(), c.queries, kHeads * kDim}, {weights.data(), c.queries, kHeads}}, keys,
+                      {scores.data(), c.queries, c.keys}, scratch);
     benchmark::ClobberMemory();
   }
-  const double flops = 2.0 * static_cast<double>(n_keys * kHeads * kDim);
+  const double flops = 2.0 * static_cast<double>(c.queries * c.keys * kHeads * kDim);
   report(state, floor_seconds(isa, cache, static_cast<double>(cache.size()), flops), flops);
-  state.counters["Mkeys/s"] =
-      Counter(static_cast<double>(n_keys) * 1e-6 * static_cast<double>(state.iterations()), Counter::kIsRate);
+  const auto pairs = static_cast<double>(c.keys * c.queries * state.iterations());
+  state.counters["Mkeys/s"] = Counter(pairs * 1e-6, Counter::kIsRate);
 }
 
 /// The 2048 best of n scores; the floor is reading them once.
@@ -119,9 +126,9 @@ void top_k(State& state, int64_t n) {
   const cpu::Isa isa = cpu::chosen_isa();
   const std::vector<float> scores = normal(n);
   std::vector<int32_t> selected(2048);
-  std::vector<uint64_t> scratch(scores.size());
+  std::vector<int32_t> scratch(static_cast<size_t>(cpu::top_k_scratch(n)));
   for (auto _ : state) {
-    benchmark::DoNotOptimize(cpu::top_k(scores, 2048, selected, scratch));
+    benchmark::DoNotOptimize(cpu::top_k(cpu::kernels_for(isa), scores, 2048, selected, scratch));
     benchmark::ClobberMemory();
   }
   const std::span<const std::byte> bytes = std::as_bytes(std::span(scores));
@@ -145,8 +152,13 @@ void register_all() {
     benchmark::RegisterBenchmark(fmt::format("mla_attend/heads={}", heads).c_str(), mla_attend, heads);
   }
   for (const int64_t keys : {2048, 32768}) {
-    benchmark::RegisterBenchmark(fmt::format("index_scores/keys={}", keys).c_str(), index_scores, keys);
-    benchmark::RegisterBenchmark(fmt::format("top_k/n={}", 4 * keys).c_str(), top_k, 4 * keys);
+    for (const int64_t queries : {int64_t{1}, cpu::kMaxIndexQueries}) {
+      benchmark::RegisterBenchmark(fmt::format("index_scores/keys={}/queries={}", keys, queries).c_str(),
+                                   index_scores, IndexCase{keys, queries});
+    }
+  }
+  for (const int64_t n : {8192, 32768, 131072}) {
+    benchmark::RegisterBenchmark(fmt::format("top_k/n={}", n).c_str(), top_k, n);
   }
 }
 

@@ -26,26 +26,31 @@ class Fnv1a {
 
 }  // namespace
 
-Model::Model(quant::GgufFile file, ModelConfig config, ModelWeights weights,
-             std::unique_ptr<Tokenizer> tokenizer)
+Model::Model(quant::GgufFile file, std::unique_ptr<const offload::ExpertSource> experts, ModelConfig config,
+             ModelWeights weights, std::unique_ptr<Tokenizer> tokenizer)
     : file_(std::move(file)),
+      experts_(std::move(experts)),
       config_(std::move(config)),
       weights_(std::move(weights)),
       tokenizer_(std::move(tokenizer)) {}
 
 Model Model::load(const std::filesystem::path& path) {
-  quant::GgufFile file = quant::GgufFile::open(path);
+  return load(quant::GgufFile::open(path));
+}
+
+Model Model::load(quant::GgufFile file, std::unique_ptr<const offload::ExpertSource> experts) {
+  const std::string source = file.path().string();
   ModelConfig config = config_from_gguf(file.metadata());
   ModelWeights weights = bind_weights(file, config);
   std::unique_ptr<Tokenizer> tokenizer;
   if (sluice::has_tokenizer(file.metadata())) {
-    tokenizer = std::make_unique<Tokenizer>(tokenizer_from_gguf(file.metadata()), path.string());
+    tokenizer = std::make_unique<Tokenizer>(tokenizer_from_gguf(file.metadata()), source);
     if (tokenizer->size() != config.vocab_size) {
-      throw Error(path.string() + ": tokenizer.ggml.tokens", std::to_string(config.vocab_size) + " tokens",
+      throw Error(source + ": tokenizer.ggml.tokens", std::to_string(config.vocab_size) + " tokens",
                   std::to_string(tokenizer->size()));
     }
   }
-  return {std::move(file), std::move(config), std::move(weights), std::move(tokenizer)};
+  return {std::move(file), std::move(experts), std::move(config), std::move(weights), std::move(tokenizer)};
 }
 
 const Tokenizer& Model::tokenizer() const {
@@ -67,15 +72,15 @@ int64_t Model::parameters() const {
 int64_t Model::tensor_bytes() const {
   int64_t total = 0;
   for (const quant::Tensor& tensor : file_.tensors()) {
-    total += static_cast<int64_t>(tensor.bytes.size());
+    total += tensor.data_bytes();
   }
   return total;
 }
 
 std::string Model::type_name() const {
-  std::map<quant::DType, size_t> bytes;
+  std::map<quant::DType, int64_t> bytes;
   for (const quant::Tensor& tensor : file_.tensors()) {
-    bytes[tensor.dtype] += tensor.bytes.size();
+    bytes[tensor.dtype] += tensor.data_bytes();
   }
   auto largest = bytes.begin();
   for (auto it = bytes.begin(); it != bytes.end(); ++it) {

@@ -1,4 +1,4 @@
-// A model file opened for use: configuration, weights and tokenizer.
+// A model opened for use: configuration, weights and tokenizer.
 #pragma once
 
 #include <cstdint>
@@ -9,18 +9,24 @@
 #include "engine/model_config.h"
 #include "engine/model_weights.h"
 #include "engine/text/tokenizer.h"
+#include "offload/expert_source.h"
 #include "quant/gguf_reader.h"
 
 namespace sluice {
 
-/// Owns the mapped file; everything else points into it. Move-only.
+/// Owns the mapped file, or the memory that holds what a file would; everything else points into it.
+/// Move-only.
 class Model {
  public:
   /// Throws Error naming the file and what is wrong with it.
   static Model load(const std::filesystem::path& path);
+  /// The same of an opened file. `experts`, when there is one, makes the bytes of the routed experts.
+  static Model load(quant::GgufFile file, std::unique_ptr<const offload::ExpertSource> experts = nullptr);
 
   [[nodiscard]] const std::filesystem::path& path() const { return file_.path(); }
   [[nodiscard]] const quant::GgufFile& file() const { return file_; }
+  /// Null for a model file: its experts lie in file().
+  [[nodiscard]] const offload::ExpertSource* expert_source() const { return experts_.get(); }
   [[nodiscard]] const ModelConfig& config() const { return config_; }
   [[nodiscard]] const ModelWeights& weights() const { return weights_; }
   [[nodiscard]] bool has_tokenizer() const { return tokenizer_ != nullptr; }
@@ -35,9 +41,11 @@ class Model {
   [[nodiscard]] uint64_t fingerprint() const;
 
  private:
-  Model(quant::GgufFile file, ModelConfig config, ModelWeights weights, std::unique_ptr<Tokenizer> tokenizer);
+  Model(quant::GgufFile file, std::unique_ptr<const offload::ExpertSource> experts, ModelConfig config,
+        ModelWeights weights, std::unique_ptr<Tokenizer> tokenizer);
 
   quant::GgufFile file_;
+  std::unique_ptr<const offload::ExpertSource> experts_;
   ModelConfig config_;
   ModelWeights weights_;
   std::unique_ptr<Tokenizer> tokenizer_;

@@ -24,6 +24,10 @@ std::vector<offload::ExpertLayer> expert_layers(const ModelWeights& weights) {
 
 }  // namespace
 
+std::string_view attention_mode_name(AttentionMode mode) {
+  return mode == AttentionMode::kSparse ? "sparse" : "dense";
+}
+
 struct Runtime::Parts {
   Parts(const Model& model, const RuntimeOptions& options)
       : isa(cpu::chosen_isa()),
@@ -31,7 +35,7 @@ struct Runtime::Parts {
         layers(expert_layers(model.weights())),
         experts(layers, model.config().d_model, model.config().d_expert, model.config().router.experts_used,
                 options.max_batch, cpu::kernels_for(isa), workers),
-        backend(model, cpu::kernels_for(isa), workers, options.max_batch),
+        backend(model, options, isa, workers),
         residual(static_cast<size_t>(options.max_batch * model.config().d_model)) {}
 
   cpu::Isa isa;
@@ -67,8 +71,9 @@ std::string Runtime::description() const {
       options_.attention == AttentionMode::kSparse
           ? fmt::format("sparse attention (top {} by the indexer)", model_.config().index_top_k)
           : std::string("dense attention");
-  return fmt::format("CPU, {} thread{}, {} kernels with float32 activations, {}", options_.threads,
-                     options_.threads == 1 ? "" : "s", cpu::isa_name(parts_->isa), attention);
+  return fmt::format("CPU, {} thread{}, {} kernels with {} activations, {}", options_.threads,
+                     options_.threads == 1 ? "" : "s", cpu::isa_name(parts_->isa),
+                     options_.activations == Activations::kInt8 ? "int8" : "float32", attention);
 }
 
 Runtime::Result Runtime::forward(const ForwardRequest& request, KvCache& cache) {

@@ -7,6 +7,7 @@
 #include <span>
 #include <stop_token>
 #include <string>
+#include <string_view>
 
 #include "engine/caches.h"
 #include "engine/forward_observer.h"
@@ -16,11 +17,18 @@
 namespace sluice {
 
 enum class AttentionMode { kSparse, kDense };
+/// "sparse", "dense".
+std::string_view attention_mode_name(AttentionMode mode);
+
+/// What quantized weights are multiplied with on the CPU: activations rounded to int8 per block of 32, or as they are.
+/// Float weights always meet float32.
+enum class Activations { kInt8, kFloat32 };
 
 struct RuntimeOptions {
   int64_t threads = 0;      // 0 = all physical cores
   int64_t max_batch = 512;  // tokens per forward pass (-ub)
   AttentionMode attention = AttentionMode::kSparse;
+  Activations activations = Activations::kInt8;  // --exact: kFloat32
 };
 
 /// Which logits a forward pass computes.

@@ -42,7 +42,8 @@ class Checksum {
 
 class Writer {
  public:
-  explicit Writer(const std::filesystem::path& path) : file_(path) {}
+  // Tokens are a conversation: they are nobody else's to read.
+  explicit Writer(const std::filesystem::path& path) : file_(path, OutputFile::Readers::kOwner) {}
   void write(std::span<const std::byte> bytes) {
     checksum_.add(bytes);
     file_.write(bytes);

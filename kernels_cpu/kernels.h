@@ -21,9 +21,9 @@ using DequantizeRowFn = void (*)(const std::byte* blocks, int64_t n, float* valu
 
 /// Shapes of a float32 matrix product. Leading dimensions count elements. c must not overlap a or b.
 struct GemmArgs {
-  const float* a;  // [m, k], row stride lda
+  const float* a;  // [m, k], gemm_tn_add: [k, m]; row stride lda
   int64_t lda;
-  const float* b;  // gemm_nt: [n, k]; gemm_nn_add: [k, n]; row stride ldb
+  const float* b;  // [k, n], gemm_nt: [n, k]; row stride ldb
   int64_t ldb;
   float* c;  // [m, n], row stride ldc
   int64_t ldc;
@@ -32,14 +32,16 @@ struct GemmArgs {
   int64_t k;
 };
 
-/// One flash-attention step over a tile of scores, for one head.
+/// One flash-attention step over a tile of scores: a row per key, a column per head.
 struct SoftmaxTile {
-  float* scores;  // [n] in: raw scores; out: exp(scale * score - new_max)
-  int64_t n;      // >= 1
+  float* scores;  // [n, heads], row stride `stride`; in: raw scores; out: exp(scale * score - new_max)
+  int64_t stride;
+  int64_t n;  // >= 1
+  int64_t heads;
   float scale;
-  float running_max;  // in and out; -infinity before the first tile
-  float running_sum;  // in and out; 0 before the first tile
-  float rescale;      // out: factor that earlier accumulators must be multiplied by (0 on the first tile)
+  float* running_max;  // [heads] in and out; -infinity before the first tile
+  float* running_sum;  // [heads] in and out; 0 before the first tile
+  float* rescale;      // [heads] out: what earlier accumulators must be multiplied by (0 on the first tile)
 };
 
 struct Kernels {
@@ -52,6 +54,10 @@ struct Kernels {
   void (*gemm_nt)(const GemmArgs& args);
   /// c[i][j] += sum_k a[i][k] * b[k][j], k ascending
   void (*gemm_nn_add)(const GemmArgs& args);
+  /// c[i][j] += sum_k a[k][i] * b[k][j], k ascending
+  void (*gemm_tn_add)(const GemmArgs& args);
+  /// y[c * ldy + r] = x[r * ldx + c], r in [0, rows), c in [0, cols). y must not overlap x.
+  void (*transpose)(const float* x, int64_t ldx, int64_t rows, int64_t cols, float* y, int64_t ldy);
 
   /// y[i] = gain[i] * x[i] / sqrt(mean(x^2) + eps). y may alias x. (docs: model formula 2.0)
   void (*rms_norm)(const float* x, const float* gain, float eps, int64_t n, float* y);
@@ -63,14 +69,27 @@ struct Kernels {
   void (*add_scaled)(const float* x, float factor, int64_t n, float* y);
   /// y[i] *= factor
   void (*scale)(float factor, int64_t n, float* y);
-  void (*softmax_tile)(SoftmaxTile& tile);
+  void (*softmax_tile)(const SoftmaxTile& tile);
 
-  /// scores[j] = sum_h weights[h] * max(0, products[h * stride + j]), j in [0, n): the indexer's reduction
+  /// scores[j] = sum_h weights[h] * max(0, products[j * stride + h]), j in [0, n): the indexer's reduction
   /// over heads.
   void (*index_reduce)(const float* products, int64_t stride, const float* weights, int64_t heads, int64_t n,
                        float* scores);
   /// bf16 rounding of a row: to nearest, ties to even.
   void (*to_bf16)(const float* x, int64_t n, uint16_t* y);
+
+  /// rope.h's functions, to the same bits. cos_sin and x are [2 * pairs].
+  void (*rope_interleaved)(const float* cos_sin, int64_t pairs, float* x);
+  void (*rope_half_split)(const float* cos_sin, int64_t pairs, float* x);
+
+  /// keys[i] orders as signed integers as scores[i] do as numbers, -0.0 equal to +0.0.
+  void (*order_keys)(const float* scores, int64_t n, int32_t* keys);
+  /// Copies the keys in [low, high], in order, and returns how many. out [n].
+  int64_t (*keys_between)(const int32_t* keys, int64_t n, int32_t low, int32_t high, int32_t* out);
+  /// Writes i, ascending, for every keys[i] > threshold and for the first `ties` of those equal to it;
+  /// returns how many. Nothing beyond them is written.
+  int64_t (*take_largest)(const int32_t* keys, int64_t n, int32_t threshold, int64_t ties,
+                          int32_t* positions);
 };
 
 /// The table of `isa`. Calling it for an ISA that the CPU lacks is a programmer error (asserted).

@@ -66,6 +66,12 @@ struct ActivationView {
   const int32_t* terms = nullptr;  // [n_tokens, cols / group]: term_factor * sum of codes
   int64_t n_tokens = 0;
   int64_t cols = 0;
+  int64_t group = kActivationBlock;  // PanelNumerics::group of the weights
+
+  [[nodiscard]] ActivationView tokens_from(int64_t begin, int64_t count) const {
+    return {codes + begin * cols, scales + begin * cols / kActivationBlock, terms + begin * cols / group, count, cols,
+            group};
+  }
 };
 
 struct PanelKernels {

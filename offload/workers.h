@@ -63,7 +63,8 @@ class Workers {
   /// `worker` is in [0, threads()): no two calls run at once with the same one, so it indexes scratch memory.
   /// Which range meets which worker changes from run to run, and a worker that comes too late gets none: on a
   /// busy machine nobody waits for a thread that has not started. The first exception of fn reaches the
-  /// caller; ranges that have not begun by then are skipped.
+  /// caller; ranges that have not begun by then are skipped. fn must not call for_ranges of the same
+  /// Workers: the inner call would share the outer one's worker numbers.
   template <typename Fn>
   void for_ranges(int64_t n, int64_t grain, Fn&& fn) {
     grain = grain < 1 ? 1 : grain;

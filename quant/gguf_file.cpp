@@ -1,10 +1,12 @@
 // Opens a GGUF file and, when it is the first of a set, the other shards beside it.
 #include <fmt/format.h>
 
+#include <cassert>
 #include <system_error>
 #include <utility>
 
 #include "quant/base/error.h"
+#include "quant/gguf_layout.h"
 #include "quant/gguf_reader.h"
 
 namespace sluice::quant {
@@ -97,6 +99,22 @@ GgufFile GgufFile::open(const std::filesystem::path& path) {
     add_tensors(std::move(shard.tensors), shard_path);
   }
   require_value(file.metadata_, kTensorCountKey, static_cast<int32_t>(file.tensors_.size()));
+  return file;
+}
+
+GgufFile GgufFile::in_memory(std::filesystem::path path, GgufMetadata metadata, std::vector<Tensor> tensors,
+                             AnonymousMemory memory) {
+  GgufFile file;
+  file.path_ = std::move(path);
+  file.version_ = kGgufVersion;
+  file.metadata_ = std::move(metadata);
+  file.tensors_ = std::move(tensors);
+  file.memory_ = std::move(memory);
+  for (size_t i = 0; i < file.tensors_.size(); ++i) {
+    const bool is_new = file.index_.emplace(file.tensors_[i].name, i).second;
+    assert(is_new);  // the caller's table
+    static_cast<void>(is_new);
+  }
   return file;
 }
 

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "quant/anonymous_memory.h"
 #include "quant/gguf_value.h"
 #include "quant/mapped_file.h"
 #include "quant/tensor.h"
@@ -25,9 +26,14 @@ struct GgufHeader {
 /// Parses one file's bytes. `source` names it in errors. Throws Error.
 GgufHeader parse_gguf(std::span<const std::byte> file, const std::string& source);
 
-/// An opened model file. Owns the mappings that its tensors point into.
+/// An opened model file, or what one would hold. Owns the memory that its tensors point into.
 class GgufFile {
  public:
+  /// A file that exists in memory only, under the name `path`: version 3, one shard. The tensors point into
+  /// `memory`, or nowhere. Names must differ.
+  static GgufFile in_memory(std::filesystem::path path, GgufMetadata metadata, std::vector<Tensor> tensors,
+                            AnonymousMemory memory);
+
   /// `path` is a single file or shard 1 of N ("name-00001-of-000NN.gguf"; it may hold metadata only); the
   /// other shards are found beside it. Throws Error naming the file, key or tensor.
   static GgufFile open(const std::filesystem::path& path);
@@ -39,9 +45,12 @@ class GgufFile {
   [[nodiscard]] const std::vector<Tensor>& tensors() const { return tensors_; }
   /// Null when there is none of this name.
   [[nodiscard]] const Tensor* find(std::string_view name) const;
-  /// The mappings that tensors point into, for readers that go to the files themselves.
+  /// The mappings that tensors point into, for readers that go to the files themselves; none of a file that is
+  /// made in memory.
   [[nodiscard]] std::span<const MappedFile> shards() const { return shards_; }
-  [[nodiscard]] int64_t shard_count() const { return static_cast<int64_t>(shards_.size()); }
+  [[nodiscard]] int64_t shard_count() const {
+    return shards_.empty() ? 1 : static_cast<int64_t>(shards_.size());
+  }
 
  private:
   std::filesystem::path path_;
@@ -50,6 +59,7 @@ class GgufFile {
   std::vector<Tensor> tensors_;
   std::map<std::string, size_t, std::less<>> index_;
   std::vector<MappedFile> shards_;
+  AnonymousMemory memory_;
 };
 
 }  // namespace sluice::quant

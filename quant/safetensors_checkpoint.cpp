@@ -7,6 +7,7 @@
 #include <system_error>
 
 #include "quant/base/error.h"
+#include "quant/base/in_quotes.h"
 #include "quant/checked_json.h"
 #include "quant/safetensors_reader.h"
 
@@ -47,7 +48,7 @@ void check_index(const fs::path& directory, const std::vector<fs::path>& files, 
   std::set<std::string> present;
   for (const fs::path& path : files) present.insert(path.filename().string());
   for (const auto& [name, value] : weight_map.items()) {
-    const std::string subject = fmt::format("{}: tensor {}", source, quote(name));
+    const std::string subject = fmt::format("{}: tensor {}", source, in_quotes(name));
     // Only names of this directory's own files are in `present`: "../x" or "/x" names none of them.
     if (!value.is_string() || !present.contains(value.get_ref<const std::string&>())) {
       throw Error(subject, "the name of a .safetensors file in the same directory", described(value));
@@ -71,7 +72,7 @@ SafetensorsCheckpoint SafetensorsCheckpoint::open(const fs::path& path) {
       const auto [other, is_new] = placement.emplace(tensor.name, file.filename().string());
       if (!is_new) {
         throw Error(file.string(), "tensors that no other file holds",
-                    fmt::format("{}, which {} holds too", quote(tensor.name), other->second));
+                    fmt::format("{}, which {} holds too", in_quotes(tensor.name), other->second));
       }
       std::string name = tensor.name;
       checkpoint.tensors_.emplace(std::move(name), std::move(tensor));

@@ -11,6 +11,7 @@
 #include <limits>
 
 #include "quant/base/error.h"
+#include "quant/base/in_quotes.h"
 #include "quant/checked_json.h"
 #include "quant/plain.h"
 
@@ -114,7 +115,7 @@ int64_t bytes_of(SafetensorsType type, const std::vector<int64_t>& shape, const 
 
 SafetensorsTensor read_tensor(const std::string& name, const Json& entry, std::span<const std::byte> data,
                               const std::string& source) {
-  const std::string subject = fmt::format("{}: tensor {}", source, quote(name));
+  const std::string subject = fmt::format("{}: tensor {}", source, in_quotes(name));
   if (!entry.is_object()) throw Error(subject, "an object", described(entry));
   const SafetensorsType dtype = type_of(member(entry, "dtype", subject), subject);
   std::vector<int64_t> shape = integers(member(entry, "shape", subject), subject, "shape");
@@ -145,7 +146,7 @@ void check_tiling(std::vector<SafetensorsTensor>& tensors, std::span<const std::
   for (const SafetensorsTensor& tensor : tensors) {
     const int64_t begin = tensor.bytes.data() - data.data();
     if (begin != end) {
-      throw Error(fmt::format("{}: tensor {}", source, quote(tensor.name)),
+      throw Error(fmt::format("{}: tensor {}", source, in_quotes(tensor.name)),
                   fmt::format("data at offset {}, after the tensor before it", end),
                   fmt::format("{} at offset {}", begin < end ? "an overlap" : "a gap", begin));
     }
@@ -197,7 +198,7 @@ void to_f32(const SafetensorsTensor& tensor, std::span<float> values) {
       }
       return;
     default:
-      throw Error("tensor " + quote(tensor.name), "type F32, F16, BF16 or F64",
+      throw Error("tensor " + in_quotes(tensor.name), "type F32, F16, BF16 or F64",
                   fmt::format("type {}", safetensors_type_name(tensor.dtype)));
   }
 }

@@ -33,7 +33,8 @@ struct WeightView {
   }
 };
 
-/// A named tensor of a file. `bytes` points into the mapping; the file object must outlive it.
+/// A named tensor of a file. `bytes` points into the mapping; the file object must outlive it. Empty where
+/// only the tensor's name, type and shape are known.
 struct Tensor {
   std::string name;
   DType dtype = DType::kF32;
@@ -42,6 +43,8 @@ struct Tensor {
   std::span<const std::byte> bytes;
 
   [[nodiscard]] int64_t elements() const { return ne[0] * ne[1] * ne[2] * ne[3]; }
+  /// What type and shape come to, whether `bytes` is there or not.
+  [[nodiscard]] int64_t data_bytes() const { return row_bytes(dtype, elements()); }
   /// The whole tensor as [ne1 * ne2 * ne3, ne0].
   [[nodiscard]] WeightView matrix() const {
     return {dtype, bytes.data(), ne[1] * ne[2] * ne[3], ne[0], row_bytes(dtype, ne[0]), 1.0F};

@@ -8,7 +8,7 @@ namespace {
 // A task of at least this many multiply-adds: a few microseconds, above the cost of handing it to a worker.
 constexpr int64_t kTaskMultiplyAdds = 1 << 15;
 // Weight rows per task at least, so that a decoded tile serves a whole register block.
-constexpr int64_t kMinTaskRows = 16;
+constexpr int64_t kMinTaskRows = quant::kPanelRows;
 // Tasks per worker, so that a slow one does not keep the others waiting for half of the work.
 constexpr int64_t kTasksPerWorker = 4;
 constexpr int64_t kNormGrain = 8;
@@ -18,33 +18,64 @@ int64_t largest_matmul_cols(const ModelConfig& c) {
       {c.d_model, c.q_rank, c.heads * c.d_value, c.d_latent, c.d_ffn, c.shared_experts * c.d_expert});
 }
 
+/// Rows per task of a product whose rows cost `multiply_adds` each: whole panels, or tiles of as many rows.
+int64_t task_rows(int64_t rows, int64_t multiply_adds, int64_t threads) {
+  const int64_t wanted = std::max(kTaskMultiplyAdds / multiply_adds, rows / (kTasksPerWorker * threads));
+  return std::max(kMinTaskRows, wanted / kMinTaskRows * kMinTaskRows);
+}
+
 }  // namespace
 
-CpuBackend::CpuBackend(const Model& model, const cpu::Kernels& kernels, offload::Workers& workers,
-                       int64_t max_tokens)
+CpuBackend::CpuBackend(const Model& model, const RuntimeOptions& options, cpu::Isa isa,
+                       offload::Workers& workers)
     : model_(model),
       config_(model.config()),
-      kernels_(kernels),
+      kernels_(cpu::kernels_for(isa)),
+      panel_kernels_(cpu::panel_kernels_for(isa)),
       workers_(workers),
+      quantized_(options.activations == Activations::kInt8 ? options.max_batch : 0,
+                 largest_matmul_cols(config_)),
       frequencies_(cpu::yarn_frequencies(config_.rope)),
-      buffers_(config_, max_tokens) {
-  const int64_t floats = std::max({cpu::matmul_scratch_floats(largest_matmul_cols(config_)),
-                                   cpu::mla_scratch_floats(config_.heads, config_.d_cache()),
-                                   cpu::index_scratch_floats(config_.index_heads, config_.d_index),
-                                   cpu::router_scratch_floats(config_.router)});
+      buffers_(config_, options.max_batch),
+      attention_(config_, kernels_, workers) {
+  if (options.activations == Activations::kInt8) {
+    panels_.emplace(model.weights(), workers);
+  }
+  const int64_t floats = std::max(cpu::matmul_scratch_floats(largest_matmul_cols(config_)),
+                                  cpu::router_scratch_floats(config_.router));
   scratch_.resize(static_cast<size_t>(workers.threads()));
   for (WorkerScratch& scratch : scratch_) {
     scratch.floats.resize(static_cast<size_t>(floats));
-    scratch.selected.resize(static_cast<size_t>(config_.index_top_k));
   }
 }
 
 void CpuBackend::matmul(const quant::WeightView& w, MatrixView<const float> x, MatrixView<float> y) {
-  const int64_t wanted =
-      std::max(kTaskMultiplyAdds / (w.cols * x.rows), w.rows / (kTasksPerWorker * workers_.threads()));
-  const int64_t grain = std::max(kMinTaskRows, wanted / kMinTaskRows * kMinTaskRows);
+  const quant::PanelView* const panels = panels_ ? panels_->find(w) : nullptr;
+  if (panels != nullptr) {
+    matmul_panels(*panels, x, y);
+    return;
+  }
+  const int64_t grain = task_rows(w.rows, w.cols * x.rows, workers_.threads());
   workers_.for_ranges(w.rows, grain, [&](int64_t begin, int64_t end, int64_t worker) {
     cpu::matmul_rows(kernels_, w, begin, end, x, y, scratch_[static_cast<size_t>(worker)].floats);
+  });
+}
+
+void CpuBackend::matmul_panels(const quant::PanelView& w, MatrixView<const float> x, MatrixView<float> y) {
+  const quant::DType dtype = w.layout.dtype;
+  const bool int8 = cpu::takes_int8(dtype);
+  if (int8) {
+    workers_.for_ranges(x.rows, kNormGrain, [&](int64_t begin, int64_t end, int64_t) {
+      quantized_.quantize_rows(panel_kernels_, dtype, x, begin, end);
+    });
+  }
+  const int64_t rows = task_rows(w.rows, w.layout.cols * x.rows, workers_.threads());
+  workers_.for_ranges(w.panels(), rows / quant::kPanelRows, [&](int64_t begin, int64_t end, int64_t) {
+    if (int8) {
+      cpu::panel_matmul(panel_kernels_, w, begin, end, quantized_.view(dtype, x.rows, x.cols), y);
+    } else {
+      cpu::panel_matmul(panel_kernels_, w, begin, end, x, y);
+    }
   });
 }
 

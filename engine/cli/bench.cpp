@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
-#include <map>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <random>
@@ -17,11 +17,13 @@
 #include <vector>
 
 #include "engine/cli/bench_report.h"
+#include "engine/cli/choices.h"
 #include "engine/cli/common_options.h"
 #include "engine/cli/input_data.h"
 #include "engine/cli/interrupted.h"
 #include "engine/cli/terminal.h"
 #include "engine/cli/value_list.h"
+#include "engine/cli/whole_number.h"
 #include "offload/machine.h"
 #include "quant/base/error.h"
 
@@ -143,13 +145,27 @@ class Bench {
 
   void run(const std::stop_token& stop) {
     BenchWriter writer(options_.format, subject_of(model_, options_));
-    const bool completed = run_setups(writer, stop);
-    progress_.clear();
-    write_all(STDOUT_FILENO, writer.tail());
-    if (!completed) throw Interrupted();
+    bool completed = false;
+    try {
+      completed = run_setups(writer, stop);
+    } catch (const std::exception&) {
+      finish(writer);  // the rows so far stay a whole table
+      throw;
+    }
+    finish(writer);
+    if (!completed) {
+      write_all(STDERR_FILENO,
+                fmt::format("interrupted after {} of {} rows\n", rows_, setups_.size() * tests_.size()));
+      throw Interrupted();
+    }
   }
 
  private:
+  void finish(const BenchWriter& writer) {
+    progress_.clear();
+    write_all(STDOUT_FILENO, writer.tail());
+  }
+
   bool run_setups(BenchWriter& writer, const std::stop_token& stop) {
     for (BenchSetup setup : setups_) {
       Runtime runtime(model_,
@@ -161,6 +177,7 @@ class Bench {
         if (!row.has_value()) return false;
         progress_.clear();
         write_all(STDOUT_FILENO, writer.row(*row));
+        ++rows_;
       }
     }
     return true;
@@ -189,6 +206,7 @@ class Bench {
   std::vector<BenchTest> tests_;
   std::vector<BenchSetup> setups_;
   int64_t context_ = 0;
+  int64_t rows_ = 0;  // written
   std::vector<int32_t> tokens_;
   ProgressLine progress_;
 };
@@ -202,9 +220,6 @@ void bench(const BenchOptions& options) {
 }
 
 void add_grid_flags(CLI::App& command, BenchOptions& options) {
-  const std::map<std::string, CacheType> cache_types{{"f32", CacheType::kF32}, {"bf16", CacheType::kBF16}};
-  const std::map<std::string, AttentionMode> modes{{"sparse", AttentionMode::kSparse},
-                                                   {"dense", AttentionMode::kDense}};
   command.add_option("-p,--n-prompt", options.prompt, "Prompt tokens; 0 = no such test (default 512)")
       ->type_name("LIST");
   command.add_option("-n,--n-gen", options.generated, "Generated tokens; 0 = no such test (default 128)")
@@ -217,14 +232,11 @@ void add_grid_flags(CLI::App& command, BenchOptions& options) {
       ->type_name("LIST");
   command.add_option("--ubatch-size", options.max_batch, "Also -ub. Tokens per forward pass (default 512)")
       ->type_name("LIST");
-  command.add_option("--cache-type-k", options.cache_types, "Also -ctk. Cache types (default bf16)")
-      ->transform(CLI::CheckedTransformer(cache_types).description(""))
-      ->delimiter(',')
-      ->type_name("f32|bf16,...");
-  command.add_option("--attention", options.attention, "Attention modes (default sparse)")
-      ->transform(CLI::CheckedTransformer(modes).description(""))
-      ->delimiter(',')
-      ->type_name("sparse|dense,...");
+  take_word_lists(
+      command.add_option("--cache-type-k", options.cache_types, "Also -ctk. Cache types (default bf16)"),
+      cache_type_choices());
+  take_word_lists(command.add_option("--attention", options.attention, "Attention modes (default sparse)"),
+                  attention_choices());
 }
 
 }  // namespace
@@ -234,15 +246,12 @@ void add_bench_command(CLI::App& app) {
   const auto options = std::make_shared<BenchOptions>();  // shared because CLI11 copies callbacks
   options->model.add_to(*command);
   add_grid_flags(*command, *options);
-  command->add_option("-r,--repetitions", options->repetitions, "Runs of each test (default 5)")
-      ->check(CLI::PositiveNumber)
-      ->type_name("N");
+  take_whole_number(
+      command->add_option("-r,--repetitions", options->repetitions, "Runs of each test (default 5)"), 1);
   command->add_option("-f,--file", options->file, "Take the tokens from this text; without it, random ones");
-  const std::map<std::string, BenchFormat> formats{
+  const Choices<BenchFormat> formats{
       {"md", BenchFormat::kMarkdown}, {"csv", BenchFormat::kCsv}, {"json", BenchFormat::kJson}};
-  command->add_option("-o,--output", options->format, "Form of the table (default md)")
-      ->transform(CLI::CheckedTransformer(formats).description(""))
-      ->type_name("md|csv|json");
+  take_words(command->add_option("-o,--output", options->format, "Form of the table (default md)"), formats);
   command->add_flag("--no-warmup", options->no_warmup, "Count the first run of each test, too");
   add_placement_flags(*command);
   command->footer(

@@ -16,14 +16,6 @@ using nlohmann::ordered_json;
 
 constexpr double kNanoseconds = 1e9;
 
-const char* name_of(AttentionMode mode) {
-  return mode == AttentionMode::kSparse ? "sparse" : "dense";
-}
-
-const char* name_of(CacheType type) {
-  return type == CacheType::kF32 ? "f32" : "bf16";
-}
-
 std::string size_text(int64_t bytes) {
   constexpr double kMib = 1024.0 * 1024.0;
   const double mib = static_cast<double>(bytes) / kMib;
@@ -57,8 +49,8 @@ ordered_json json_of(const BenchSubject& subject, const BenchRow& row) {
           {"model_n_params", subject.parameters},
           {"n_ubatch", row.setup.max_batch},
           {"n_threads", row.setup.threads},
-          {"type_k", name_of(row.setup.cache_type)},
-          {"attention", name_of(row.setup.attention)},
+          {"type_k", cache_type_name(row.setup.cache_type)},
+          {"attention", attention_mode_name(row.setup.attention)},
           {"tokens", subject.tokens},
           {"n_prompt", row.test.prompt},
           {"n_gen", row.test.generated},
@@ -101,8 +93,8 @@ std::string markdown_row(const BenchSubject& subject, const BenchRow& row) {
   const MeanDeviation rate = mean_deviation(row.tokens_per_second());
   return fmt::format("| {} | {} | {} | CPU | {} | {} | {} | {} | {} | {:.2f} ± {:.2f} |\n",
                      cell(subject.model_name), size_text(subject.model_bytes), count_text(subject.parameters),
-                     row.setup.threads, row.setup.max_batch, name_of(row.setup.cache_type),
-                     name_of(row.setup.attention), row.test.name(), rate.mean, rate.deviation);
+                     row.setup.threads, row.setup.max_batch, cache_type_name(row.setup.cache_type),
+                     attention_mode_name(row.setup.attention), row.test.name(), rate.mean, rate.deviation);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "engine/cli/conversation.h"
 #include "engine/cli/interrupt.h"
 #include "engine/cli/terminal.h"
+#include "engine/cli/whole_number.h"
 #include "quant/base/error.h"
 
 namespace sluice::cli {
@@ -85,8 +86,9 @@ void add_chat_command(CLI::App& app, int& exit_code) {
   options->model.add_to(*command);
   options->prompt.add_to(*command);
   command->add_option("--system", options->system, "Also -sys. System message");
-  command->add_option("-n,--predict", options->max_tokens,
-                      "Tokens of an answer at most; -1 = no limit (default -1)");
+  take_whole_number(command->add_option("-n,--predict", options->max_tokens,
+                                        "Tokens of an answer at most; -1 = no limit (default -1)"),
+                    -1);
   command->add_flag("--think,!--no-think", options->think,
                     "Let the model think before it answers (default: no)");
   command->add_flag("--hide-thinking", options->hide_thinking, "Do not show what it thinks");

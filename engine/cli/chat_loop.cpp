@@ -55,6 +55,7 @@ int ChatLoop::run() {
     } else if (!message.empty() && !handle(message, is_block)) {
       return 0;
     }
+    if (interrupts_.told_to_end()) return kInterruptedExit;
     interrupted_before = input == Input::kInterrupted;
   }
 }

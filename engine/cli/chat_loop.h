@@ -16,7 +16,7 @@ class ChatLoop {
   /// Keeps references to both.
   ChatLoop(Conversation& conversation, Interrupts& interrupts, ReasoningOutput reasoning);
 
-  /// Returns the exit code: 0, or 130 after Ctrl-C twice.
+  /// Returns the exit code: 0, or 130 after Ctrl-C twice or another signal that ends programs.
   int run();
 
  private:

@@ -6,13 +6,18 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <fstream>
 #include <iostream>
 #include <iterator>
-#include <map>
+#include <limits>
 #include <random>
 #include <system_error>
 
+#include "engine/cli/choices.h"
+#include "engine/cli/terminal.h"
+#include "engine/cli/whole_number.h"
+#include "engine/synth/open_model.h"
 #include "quant/base/error.h"
 
 namespace sluice::cli {
@@ -40,11 +45,33 @@ std::string read_stream(Stream& stream, const std::string& name) {
   return text;
 }
 
+// Generates gigabytes a second, and there may be many.
+Model make_synthetic_model(const std::string& spec) {
+  const auto start = std::chrono::steady_clock::now();
+  ProgressLine line;
+  const auto show = [&](int64_t done, int64_t total) {
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double gigabytes = static_cast<double>(done) * 1e-9;
+    line.show(fmt::format("{:3.0f} %  {:.2f} of {:.2f} GB generated  {:.2f} GB/s",
+                          100.0 * static_cast<double>(done) / static_cast<double>(total), gigabytes,
+                          static_cast<double>(total) * 1e-9, gigabytes / seconds));
+  };
+  return synth::open_model(synth::parse_model_spec(spec), {.threads = 0, .progress = show});
+}
+
+Model open_model(const ModelOptions& options) {
+  if (options.embedded()) return Model::load(embedded_model_path());
+  if (synth::is_model_spec(options.path)) return make_synthetic_model(options.path);
+  return Model::load(options.path);
+}
+
 }  // namespace
 
 void ModelOptions::add_to(CLI::App& app) {
-  app.add_option("-m,--model", path,
-                 "Model file (GGUF); without it, the small model that comes with the program");
+  app.add_option(
+      "-m,--model", path,
+      "Model file (GGUF), or synth:PRESET,... for random weights (sluice synth --help); without it, the "
+      "small model that comes with the program");
 }
 
 std::filesystem::path embedded_model_path() {
@@ -60,33 +87,25 @@ std::filesystem::path embedded_model_path() {
 }
 
 Model load_model(const ModelOptions& options) {
-  const std::filesystem::path path =
-      options.embedded() ? embedded_model_path() : std::filesystem::path(options.path);
-  Model model = Model::load(path);
-  spdlog::info("{}: {}, {} parameters, {}, {:.1f} MB", path.string(), model.config().name, model.parameters(),
-               model.type_name(), static_cast<double>(model.tensor_bytes()) / 1e6);
+  Model model = open_model(options);
+  spdlog::info("{}: {}, {} parameters, {}, {:.1f} MB", model.path().string(), model.config().name,
+               model.parameters(), model.type_name(), static_cast<double>(model.tensor_bytes()) / 1e6);
   return model;
 }
 
 void ComputeOptions::add_to(CLI::App& app) {
-  const std::map<std::string, CacheType> cache_types{{"f32", CacheType::kF32}, {"bf16", CacheType::kBF16}};
-  const std::map<std::string, AttentionMode> modes{{"sparse", AttentionMode::kSparse},
-                                                   {"dense", AttentionMode::kDense}};
-  app.add_option("-c,--ctx-size", context, "Context in tokens; 0 = the model's (default 0)")
-      ->check(CLI::NonNegativeNumber)
-      ->type_name("N");
-  app.add_option("-t,--threads", threads, "Threads; 0 = all physical cores (default 0)")
-      ->check(CLI::NonNegativeNumber)
-      ->type_name("N");
-  app.add_option("--ubatch-size", max_batch, "Also -ub. Tokens per forward pass (default 512)")
-      ->check(CLI::PositiveNumber)
-      ->type_name("N");
-  app.add_option("--cache-type-k", cache_type, "Also -ctk. Type of the attention cache (default bf16)")
-      ->transform(CLI::CheckedTransformer(cache_types).description(""))
-      ->type_name("f32|bf16");
-  app.add_option("--attention", attention, "Sparse attends to what the indexer selects (default sparse)")
-      ->transform(CLI::CheckedTransformer(modes).description(""))
-      ->type_name("sparse|dense");
+  take_whole_number(
+      app.add_option("-c,--ctx-size", context, "Context in tokens; 0 = the model's (default 0)"), 0);
+  take_whole_number(app.add_option("-t,--threads", threads, "Threads; 0 = all physical cores (default 0)"),
+                    0);
+  take_whole_number(
+      app.add_option("--ubatch-size", max_batch, "Also -ub. Tokens per forward pass (default 512)"), 1);
+  take_words(
+      app.add_option("--cache-type-k", cache_type, "Also -ctk. Type of the attention cache (default bf16)"),
+      cache_type_choices());
+  take_words(
+      app.add_option("--attention", attention, "Sparse attends to what the indexer selects (default sparse)"),
+      attention_choices());
   add_placement_flags(app);
 }
 
@@ -104,11 +123,16 @@ int64_t ComputeOptions::context_for(const Model& model) const {
 
 void SamplingOptions::add_to(CLI::App& app) {
   const char* const group = "Sampling";
-  app.add_option("-s,--seed", seed, "Seed; negative = a fresh one every time (default -1)")->group(group);
+  constexpr int64_t kAny = std::numeric_limits<int64_t>::min();  // SamplingParams::check knows what is right
+  take_whole_number(app.add_option("-s,--seed", seed, "Seed; negative = a fresh one every time (default -1)"),
+                    kAny)
+      ->group(group);
   app.add_option("--temp", temperature,
                  "Temperature; 0 = always the likeliest token (default 1; without -m 0.7)")
       ->group(group);
-  app.add_option("--top-k", params.top_k, "Keep the K likeliest tokens; 0 = all (default 0)")->group(group);
+  take_whole_number(
+      app.add_option("--top-k", params.top_k, "Keep the K likeliest tokens; 0 = all (default 0)"), kAny)
+      ->group(group);
   app.add_option("--top-p", params.top_p, "Keep tokens up to this summed probability; 1 = all (default 0.95)")
       ->group(group);
   app.add_option("--min-p", params.min_p,
@@ -117,8 +141,9 @@ void SamplingOptions::add_to(CLI::App& app) {
   app.add_option("--repeat-penalty", params.repeat_penalty,
                  "Divide logits of recent tokens; 1 = off (default 1)")
       ->group(group);
-  app.add_option("--repeat-last-n", params.repeat_last_n,
-                 "Tokens the penalty looks back on; -1 = all (default 64)")
+  take_whole_number(app.add_option("--repeat-last-n", params.repeat_last_n,
+                                   "Tokens the penalty looks back on; -1 = all (default 64)"),
+                    kAny)
       ->group(group);
 }
 

@@ -12,7 +12,7 @@
 
 namespace sluice::cli {
 
-/// -m/--model. Without it, the model that comes with the program.
+/// -m/--model: a file or a synth:... text. Without it, the model that comes with the program.
 struct ModelOptions {
   std::string path;
 

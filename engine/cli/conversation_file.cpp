@@ -9,10 +9,10 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <string>
-#include <system_error>
 #include <utility>
 
 #include "quant/base/error.h"
+#include "quant/base/output_file.h"
 
 namespace sluice::cli {
 namespace {
@@ -70,16 +70,6 @@ Json parse_file(const std::filesystem::path& path) {
   return json;
 }
 
-void write_file(const std::filesystem::path& path, const std::string& text) {
-  std::ofstream file(path, std::ios::binary | std::ios::trunc);
-  if (!file) throw Error(path.string(), "to write to it", system_error_text(errno));
-  std::error_code ignored;
-  std::filesystem::permissions(path, std::filesystem::perms::owner_read | std::filesystem::perms::owner_write,
-                               ignored);
-  file << text << std::flush;
-  if (!file) throw Error(path.string(), "to write to it", system_error_text(errno));
-}
-
 }  // namespace
 
 std::filesystem::path session_path(const std::filesystem::path& path) {
@@ -94,16 +84,9 @@ void write_messages(const std::filesystem::path& path, const std::vector<ChatMes
     list.push_back(std::move(item));
   }
   const Json json{{kVersionKey, kVersion}, {"messages", std::move(list)}};
-  const std::filesystem::path aside = path.string() + ".part";
-  std::error_code failure;
-  try {
-    write_file(aside, json.dump(1) + "\n");
-    std::filesystem::rename(aside, path, failure);
-    if (failure) throw Error(path.string(), "to write to it", failure.message());
-  } catch (const Error&) {
-    std::filesystem::remove(aside, failure);
-    throw;
-  }
+  OutputFile file(path, OutputFile::Readers::kOwner);
+  file.write(json.dump(1) + "\n");
+  file.commit();
 }
 
 std::vector<ChatMessage> read_messages(const std::filesystem::path& path) {

@@ -25,8 +25,8 @@ struct TypeRuleOptions {
   [[nodiscard]] std::vector<TypeRule> rules() const;
 };
 
-/// Runs a conversion to `output` with progress and the report on standard error. Ctrl-C removes the partial
-/// file.
+/// Runs a conversion to `output` with progress and the report on standard error. An interrupt removes the
+/// partial file.
 using Conversion = std::function<ConvertReport(const ConvertOptions& options)>;
 void run_conversion(const std::filesystem::path& output, ConvertOptions options,
                     const Conversion& conversion);

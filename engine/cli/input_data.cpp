@@ -12,8 +12,8 @@
 #include <system_error>
 
 #include "engine/cli/npy.h"
-#include "engine/text/in_quotes.h"
 #include "quant/base/error.h"
+#include "quant/base/in_quotes.h"
 
 namespace sluice::cli {
 namespace {

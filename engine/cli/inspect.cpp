@@ -13,6 +13,7 @@
 #include <variant>
 #include <vector>
 
+#include "engine/synth/open_model.h"
 #include "quant/dtype.h"
 #include "quant/gguf_reader.h"
 
@@ -122,7 +123,7 @@ struct Totals {
   void add(const Tensor& tensor) {
     tensors += 1;
     elements += tensor.elements();
-    bytes += static_cast<int64_t>(tensor.bytes.size());
+    bytes += tensor.data_bytes();
   }
   [[nodiscard]] double bits_per_weight() const {
     return elements == 0 ? 0 : 8.0 * static_cast<double>(bytes) / static_cast<double>(elements);
@@ -171,7 +172,7 @@ void print_text(const GgufFile& file, const Summary& summary) {
              "bytes");
   for (const Tensor& tensor : file.tensors()) {
     fmt::print("  {:<44} {:<24} {:<6} {:>16}\n", plain(tensor.name), quant::shape_text(tensor),
-               quant::dtype_info(tensor.dtype).name, tensor.bytes.size());
+               quant::dtype_info(tensor.dtype).name, tensor.data_bytes());
   }
   fmt::print("\ntotals\n");
   for (const auto& [dtype, totals] : summary.by_type) {
@@ -208,7 +209,7 @@ void print_json(const GgufFile& file, const Summary& summary, bool full) {
     json["tensors"].push_back({{"name", tensor.name},
                                {"shape", shape},
                                {"type", quant::dtype_info(tensor.dtype).name},
-                               {"bytes", tensor.bytes.size()}});
+                               {"bytes", tensor.data_bytes()}});
   }
   json["totals"] = ordered_json::object();
   for (const auto& [dtype, totals] : summary.by_type) {
@@ -219,7 +220,9 @@ void print_json(const GgufFile& file, const Summary& summary, bool full) {
 }
 
 void inspect(const InspectOptions& options) {
-  const GgufFile file = GgufFile::open(options.file);
+  const GgufFile file = synth::is_model_spec(options.file)
+                            ? synth::declare_model(synth::parse_model_spec(options.file))
+                            : GgufFile::open(options.file);
   const Summary summary = summarise(file);
   if (options.json) {
     print_json(file, summary, options.full);
@@ -234,7 +237,7 @@ void add_inspect_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("inspect", "Show a model file's metadata and tensors");
   // Shared because CLI11 copies callbacks.
   const auto options = std::make_shared<InspectOptions>();
-  command->add_option("FILE", options->file, "GGUF file, or the first of its shards")->required();
+  command->add_option("FILE", options->file, "GGUF file, the first of its shards, or synth:...")->required();
   command->add_flag("--json", options->json, "JSON; arrays longer than 64 as count and first elements");
   command->add_flag("--full", options->full, "with --json: long arrays in full");
   command->footer("Example: sluice inspect model.gguf --json");

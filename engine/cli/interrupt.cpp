@@ -1,8 +1,10 @@
-// A thread waits for SIGINT with sigwait.
+// A thread waits for the signals with sigwait.
 #include "engine/cli/interrupt.h"
 
 #include <signal.h>
 #include <unistd.h>
+
+#include <array>
 
 #include "engine/cli/terminal.h"
 #include "quant/base/output_file.h"
@@ -10,16 +12,11 @@
 namespace sluice::cli {
 namespace {
 
-sigset_t interrupt_set() {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGINT);
-  return set;
-}
+constexpr std::array<int, 3> kSignals{SIGINT, SIGTERM, SIGHUP};
 
-bool interrupt_is_ignored() {
+bool is_ignored(int signal) {
   struct sigaction action {};
-  return sigaction(SIGINT, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
+  return sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
 }
 
 }  // namespace
@@ -27,10 +24,14 @@ bool interrupt_is_ignored() {
 Interrupts::Interrupts() {
   termios settings{};
   if (tcgetattr(STDIN_FILENO, &settings) == 0) terminal_ = settings;
-  const bool ignored = interrupt_is_ignored();
-  const sigset_t set = interrupt_set();
-  pthread_sigmask(SIG_BLOCK, &set, &previous_mask_);
-  if (!ignored) watcher_ = std::jthread([this] { watch(); });
+  sigemptyset(&watched_);
+  for (const int signal : kSignals) {
+    if (is_ignored(signal)) continue;
+    sigaddset(&watched_, signal);
+    wake_ = signal;
+  }
+  pthread_sigmask(SIG_BLOCK, &watched_, &previous_mask_);
+  if (wake_ != 0) watcher_ = std::jthread([this] { watch(); });
 }
 
 Interrupts::~Interrupts() {
@@ -39,7 +40,7 @@ Interrupts::~Interrupts() {
     quit_ = true;
   }
   if (watcher_.joinable()) {
-    pthread_kill(watcher_.native_handle(), SIGINT);  // wakes it; it then sees quit_
+    pthread_kill(watcher_.native_handle(), wake_);  // it then sees quit_
     watcher_.join();
   }
   pthread_sigmask(SIG_SETMASK, &previous_mask_, nullptr);
@@ -55,18 +56,23 @@ void Interrupts::end_work() {
   work_.reset();
 }
 
+bool Interrupts::told_to_end() const {
+  const std::scoped_lock lock(mutex_);
+  return told_to_end_;
+}
+
 void Interrupts::watch() {
-  const sigset_t set = interrupt_set();
   while (true) {
     int signal = 0;
-    sigwait(&set, &signal);
+    sigwait(&watched_, &signal);
     const std::scoped_lock lock(mutex_);
     if (quit_) return;
-    handle();
+    handle(signal);
   }
 }
 
-void Interrupts::handle() {
+void Interrupts::handle(int signal) {
+  told_to_end_ = told_to_end_ || signal != SIGINT;
   if (!work_.has_value() || !work_->request_stop()) leave();
 }
 

@@ -1,5 +1,5 @@
-// Ctrl-C: the first stops the work in progress, the second leaves the program with exit code 130. Neither
-// leaves an unfinished file behind.
+// Ctrl-C, SIGTERM and SIGHUP: the first stops the work in progress, the second leaves the program with exit
+// code 130. Neither leaves an unfinished file behind.
 #pragma once
 
 #include <pthread.h>
@@ -12,11 +12,13 @@
 
 namespace sluice::cli {
 
-inline constexpr int kInterruptedExit = 130;  // 128 + SIGINT, as shells report it
+/// 128 + SIGINT, as shells report it; the same for all, so that scripts have one number to ask for.
+inline constexpr int kInterruptedExit = 130;
 
-/// Takes SIGINT over for the whole process: make it before any other thread, which then inherit the blocked
-/// signal. A thread of its own waits for it, so that what happens next is no signal handler. When the program
-/// was started with SIGINT ignored (in the background of a script), it stays ignored.
+/// Takes the three signals over for the whole process: make it before any other thread, which then inherit
+/// that they are blocked. A thread of its own waits for them, so that what happens next is no signal handler.
+/// A signal that was ignored when the program started (SIGINT in the background of a script, SIGHUP under
+/// nohup) stays ignored.
 class Interrupts {
  public:
   Interrupts();
@@ -24,19 +26,25 @@ class Interrupts {
   Interrupts(const Interrupts&) = delete;
   Interrupts& operator=(const Interrupts&) = delete;
 
-  /// Work begins that the first SIGINT stops through the token. Outside of work the first one leaves.
+  /// Work begins that the first signal stops through the token. Outside of work the first one leaves.
   std::stop_token begin_work();
   void end_work();
 
+  /// Another signal than Ctrl-C came: it ends not only the work but the program, once the work has stopped.
+  [[nodiscard]] bool told_to_end() const;
+
  private:
   void watch();
-  void handle();
+  void handle(int signal);
   [[noreturn]] void leave() const;
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;  // of the next three
   std::optional<std::stop_source> work_;
+  bool told_to_end_ = false;
   bool quit_ = false;
   std::optional<termios> terminal_;  // as it was at the start
+  sigset_t watched_{};               // without what was ignored at the start
+  int wake_ = 0;                     // one of them; 0 = there is none and no watcher
   sigset_t previous_mask_{};
   std::jthread watcher_;
 };

@@ -1,4 +1,5 @@
-// How a command that Ctrl-C stopped ends: after it said so, with exit code 130 and no further message.
+// How a command that Ctrl-C or another signal stopped ends: after it said so, with exit code 130 and no
+// further message.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -18,6 +18,7 @@
 #include "engine/cli/interrupted.h"
 #include "engine/cli/layer_dump.h"
 #include "engine/cli/npy.h"
+#include "engine/cli/whole_number.h"
 #include "quant/base/error.h"
 
 namespace sluice::cli {
@@ -142,8 +143,8 @@ void add_logits_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("logits", "Write the logits after given tokens to a .npy file");
   const auto options = std::make_shared<LogitsOptions>();  // shared because CLI11 copies callbacks
   add_input_flags(*command, *options);
-  command->add_option("--last", options->last, "Logits of the last K positions (default 1)")
-      ->check(CLI::PositiveNumber)
+  take_whole_number(
+      command->add_option("--last", options->last, "Logits of the last K positions (default 1)"), 1)
       ->type_name("K");
   command->add_option("--out", options->output, "File to write: float32 [K, vocabulary]")
       ->required()

@@ -27,6 +27,7 @@
 #include "engine/cli/perplexity.h"
 #include "engine/cli/quantize.h"
 #include "engine/cli/run.h"
+#include "engine/cli/synth.h"
 #include "engine/cli/terminal.h"
 #include "engine/cli/tokenize.h"
 #include "quant/base/error.h"
@@ -81,6 +82,7 @@ void add_commands(CLI::App& app, int& exit_code) {
   cli::add_bench_command(app);
   cli::add_convert_command(app);
   cli::add_quantize_command(app);
+  cli::add_synth_command(app);
   cli::add_inspect_command(app);
   cli::add_tokenize_command(app);
   cli::add_logits_command(app);

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -16,10 +15,12 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/cli/choices.h"
 #include "engine/cli/common_options.h"
 #include "engine/cli/input_data.h"
 #include "engine/cli/interrupted.h"
 #include "engine/cli/terminal.h"
+#include "engine/cli/whole_number.h"
 #include "engine/perplexity.h"
 #include "quant/base/error.h"
 
@@ -109,22 +110,21 @@ void print_text(const NllSum& sum) {
 
 void print_json(const Model& model, const PerplexityWindows& windows, const Outcome& outcome,
                 const PerplexityOptions& options) {
-  const ordered_json result{
-      {"model", model.path().string()},
-      {"file", options.file},
-      {"score", score_protocol_name(options.protocol)},
-      {"attention", options.compute.attention == AttentionMode::kSparse ? "sparse" : "dense"},
-      {"context", options.compute.context_for(model)},
-      {"windows", outcome.window_means.size()},
-      {"windows_in_text", windows.count()},
-      {"tokens_scored", outcome.sum.count()},
-      {"mean_nll", outcome.sum.mean()},
-      {"mean_nll_error", outcome.sum.mean_error()},
-      {"ppl", outcome.sum.perplexity()},
-      {"ppl_error", outcome.sum.perplexity_error()},
-      {"window_mean_nll", outcome.window_means},
-      {"seconds", outcome.seconds},
-      {"complete", !outcome.interrupted}};
+  const ordered_json result{{"model", model.path().string()},
+                            {"file", options.file},
+                            {"score", score_protocol_name(options.protocol)},
+                            {"attention", attention_mode_name(options.compute.attention)},
+                            {"context", options.compute.context_for(model)},
+                            {"windows", outcome.window_means.size()},
+                            {"windows_in_text", windows.count()},
+                            {"tokens_scored", outcome.sum.count()},
+                            {"mean_nll", outcome.sum.mean()},
+                            {"mean_nll_error", outcome.sum.mean_error()},
+                            {"ppl", outcome.sum.perplexity()},
+                            {"ppl_error", outcome.sum.perplexity_error()},
+                            {"window_mean_nll", outcome.window_means},
+                            {"seconds", outcome.seconds},
+                            {"complete", !outcome.interrupted}};
   write_all(STDOUT_FILENO, result.dump(2, ' ', false, ordered_json::error_handler_t::replace) + '\n');
 }
 
@@ -148,12 +148,10 @@ void perplexity(const PerplexityOptions& options) {
   }
 }
 
-/// What is wrong with this value of --chunks; nothing when it is -1 or a number above 0.
-std::string refuse_chunks(const std::string& text) {
-  int64_t chunks = 0;
-  const bool number = CLI::detail::lexical_cast(text, chunks);
-  if (number && (chunks == -1 || chunks > 0)) return {};
-  return fmt::format("expected -1 or a number above 0, found {}", text);
+/// What is wrong with this value of --chunks, a whole number from -1 up.
+std::string refuse_zero(const std::string& text) {
+  if (text != "0") return {};
+  return "expected -1 or a number above 0, found 0";
 }
 
 }  // namespace
@@ -166,18 +164,16 @@ void add_perplexity_command(CLI::App& app) {
   options->compute.add_to(*command);
   command->get_option("--ctx-size")->description("Tokens per window; 0 = the model's context (default 512)");
   command->add_option("-f,--file", options->file, "Text to score; - is standard input")->required();
-  command->add_option("--chunks", options->chunks, "Score this many windows; -1 = all (default -1)")
-      ->check(CLI::Validator(refuse_chunks, ""))
-      ->type_name("N");
-  const std::map<std::string, ScoreProtocol> protocols{{"half", ScoreProtocol::kHalf},
-                                                       {"all", ScoreProtocol::kAll}};
-  command
-      ->add_option(
-          "--score", options->protocol,
-          "half: llama.cpp's protocol, the second half of each window counts; all: windows of BOS and "
-          "c - 1 tokens, everything counts (default half)")
-      ->transform(CLI::CheckedTransformer(protocols).description(""))
-      ->type_name("half|all");
+  take_whole_number(
+      command->add_option("--chunks", options->chunks, "Score this many windows; -1 = all (default -1)"), -1)
+      ->check(CLI::Validator(refuse_zero, ""));
+  const Choices<ScoreProtocol> protocols{{score_protocol_name(ScoreProtocol::kHalf), ScoreProtocol::kHalf},
+                                         {score_protocol_name(ScoreProtocol::kAll), ScoreProtocol::kAll}};
+  take_words(command->add_option(
+                 "--score", options->protocol,
+                 "half: llama.cpp's protocol, the second half of each window counts; all: windows of BOS and "
+                 "c - 1 tokens, everything counts (default half)"),
+             protocols);
   command->add_flag("--json", options->json, "One JSON object with the mean of every window");
   command->footer("Example: sluice perplexity -f book.txt -c 2048 --attention sparse");
   command->callback([options] { perplexity(*options); });

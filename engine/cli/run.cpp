@@ -13,6 +13,7 @@
 #include "engine/cli/common_options.h"
 #include "engine/cli/interrupt.h"
 #include "engine/cli/terminal.h"
+#include "engine/cli/whole_number.h"
 #include "quant/base/error.h"
 
 namespace sluice::cli {
@@ -103,7 +104,11 @@ int continue_text(Session& session, Interrupts& interrupts, const RunOptions& op
       prompt_ids(session.runtime().model().tokenizer(), options, prompt),
       [&](int64_t done, int64_t total) { progress.show(prefill_text(done, total)); }, work.token());
   progress.clear();
-  if (!prefill.completed) return kInterruptedExit;
+  if (!prefill.completed) {
+    write_all(STDERR_FILENO, fmt::format("prompt: interrupted after {} of {} tokens\n",
+                                         session.tokens().size(), prefill.tokens));
+    return kInterruptedExit;
+  }
   std::string text = options.echo ? prompt : std::string();
   if (format == Format::kText) write_all(STDOUT_FILENO, text);
   const GenerateReport generated = generate(session, options, format, work.token(), text);
@@ -133,8 +138,9 @@ void add_run_command(CLI::App& app, int& exit_code) {
   command->footer("Example:\n  sluice run -p \"Once upon a time\" -n 50 --json");
   options->model.add_to(*command);
   options->prompt.add_to(*command);
-  command->add_option("-n,--predict", options->max_tokens,
-                      "Tokens at most; -1 = until the context is full (default -1)");
+  take_whole_number(command->add_option("-n,--predict", options->max_tokens,
+                                        "Tokens at most; -1 = until the context is full (default -1)"),
+                    -1);
   command->add_flag("--json", options->json, "One JSON object instead of text");
   command->add_flag("--echo", options->echo, "Print the prompt, too");
   command->add_flag("--special", options->special,

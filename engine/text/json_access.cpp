@@ -1,14 +1,13 @@
-// Checks while parsing run in nlohmann's parser callback, so that hostile text is refused before it is built.
+// Each step into a value makes the subject longer, so that an error names the whole path.
 #include "engine/text/json_access.h"
 
 #include <fmt/format.h>
 
 #include <limits>
-#include <unordered_set>
-#include <vector>
 
-#include "engine/text/in_quotes.h"
 #include "quant/base/error.h"
+#include "quant/base/in_quotes.h"
+#include "quant/checked_json.h"
 
 namespace sluice {
 namespace {
@@ -18,24 +17,7 @@ constexpr int kDeepest = 32;
 }  // namespace
 
 Json parse_json(std::string_view text, const std::string& source) {
-  std::vector<std::unordered_set<std::string>> keys;  // of the objects that are open
-  const auto check = [&](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth > kDeepest) throw Error(source, fmt::format("at most {} levels of JSON", kDeepest), "more");
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key) {
-      const auto& key = parsed.get_ref<const std::string&>();
-      if (!keys.back().insert(key).second) throw Error(source, "keys that differ", in_quotes(key) + " twice");
-    }
-    return true;
-  };
-  try {
-    return Json::parse(text, check);
-  } catch (const Json::parse_error& error) {
-    throw Error(source, "JSON", fmt::format("a syntax error at byte {}", error.byte));
-  } catch (const Json::exception& error) {
-    throw Error(source, "JSON", error.what());
-  }
+  return quant::parse_json(text, source, kDeepest);
 }
 
 JsonPlace::JsonPlace(const Json& value, const std::string& subject, std::string_view step)
@@ -45,10 +27,7 @@ JsonPlace::JsonPlace(const Json& value, const std::string& subject, std::string_
 }
 
 void JsonPlace::fail(std::string_view expected) const {
-  std::string found = value_->type_name();
-  if (value_->is_string()) found = in_quotes(value_->get_ref<const std::string&>());
-  if (value_->is_number() || value_->is_boolean()) found = value_->dump();
-  throw Error(subject_, expected, found);
+  throw Error(subject_, expected, quant::described(*value_));
 }
 
 std::optional<JsonPlace> JsonPlace::find(std::string_view key) const {

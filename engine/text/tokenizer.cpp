@@ -9,9 +9,9 @@
 #include <limits>
 
 #include "engine/text/byte_level.h"
-#include "engine/text/in_quotes.h"
 #include "engine/text/utf8.h"
 #include "quant/base/error.h"
+#include "quant/base/in_quotes.h"
 
 namespace sluice {
 namespace {

@@ -7,10 +7,10 @@
 #include <fstream>
 #include <iterator>
 
-#include "engine/text/in_quotes.h"
 #include "engine/text/json_access.h"
 #include "engine/text/tokenizer.h"
 #include "quant/base/error.h"
+#include "quant/base/in_quotes.h"
 
 namespace sluice {
 namespace {

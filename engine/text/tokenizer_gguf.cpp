@@ -1,9 +1,9 @@
 // The tokenizer.ggml.* keys: byte-level BPE ("gpt2") with the "deepseek-v3" pre-tokenizer.
 #include <fmt/format.h>
 
-#include "engine/text/in_quotes.h"
 #include "engine/text/tokenizer.h"
 #include "quant/base/error.h"
+#include "quant/base/in_quotes.h"
 
 namespace sluice {
 namespace {

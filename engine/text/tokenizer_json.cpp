@@ -4,10 +4,10 @@
 #include <algorithm>
 #include <limits>
 
-#include "engine/text/in_quotes.h"
 #include "engine/text/json_access.h"
 #include "engine/text/tokenizer.h"
 #include "quant/base/error.h"
+#include "quant/base/in_quotes.h"
 
 namespace sluice {
 namespace {

@@ -1,6 +1,5 @@
-// Kernels over one row, on the vector vocabulary V: norms, SwiGLU, scaling, bf16 rounding, the indexer's
-// reduction. The last, partial vector runs the same operations in masked lanes, so an element does not depend
-// on the row's end.
+// Kernels over one row, on the vector vocabulary V: norms, SwiGLU, scaling, bf16 rounding. The last,
+// partial vector runs the same operations in masked lanes, so an element does not depend on the row's end.
 #pragma once
 
 #include "kernels_cpu/simd/c_headers.h"
@@ -94,19 +93,6 @@ void scale(float factor, int64_t n, float* y) {
 }
 
 template <class V>
-void index_reduce(const float* products, int64_t stride, const float* weights, int64_t heads, int64_t n,
-                  float* scores) {
-  for_vectors<V>(n, [&](int64_t j, int64_t lanes) {
-    typename V::F sum = V::zero();
-    for (int64_t h = 0; h < heads; ++h) {
-      const typename V::F product = load_lanes<V>(products + h * stride + j, lanes);
-      sum = V::fma(V::set1(weights[h]), V::max(product, V::zero()), sum);
-    }
-    store_lanes<V>(scores + j, lanes, sum);
-  });
-}
-
-template <class V>
 void to_bf16(const float* x, int64_t n, uint16_t* y) {
   for_vectors<V>(n, [&](int64_t i, int64_t lanes) {
     if (lanes == V::kLanes) {
@@ -117,34 +103,6 @@ void to_bf16(const float* x, int64_t n, uint16_t* y) {
       memcpy(y + i, edge, static_cast<size_t>(lanes) * sizeof(uint16_t));
     }
   });
-}
-
-/// See SoftmaxTile. A tile whose every score is -infinity before any other leaves the sum at 0.
-template <class V>
-void softmax_tile(SoftmaxTile& tile) {
-  using F = typename V::F;
-  const F lowest = V::set1(-INFINITY);
-  const F factor = V::set1(tile.scale);
-  F largest = V::set1(tile.running_max);
-  for_vectors<V>(tile.n, [&](int64_t i, int64_t lanes) {
-    const F scaled = V::mul(factor, load_lanes<V>(tile.scores + i, lanes));
-    largest = V::max(largest, lanes == V::kLanes ? scaled : V::first_or(scaled, lanes, lowest));
-    store_lanes<V>(tile.scores + i, lanes, scaled);
-  });
-  const float new_max = V::max_of(largest);
-  // With nothing but -infinity so far every weight is 0; -infinity - -infinity would be NaN.
-  const F shift = V::set1(new_max == -INFINITY ? 0.0F : new_max);
-  F sum = V::zero();
-  for_vectors<V>(tile.n, [&](int64_t i, int64_t lanes) {
-    const F weight = exp<V>(V::sub(load_lanes<V>(tile.scores + i, lanes), shift));
-    sum = V::add(sum, lanes == V::kLanes ? weight : V::first_or(weight, lanes, V::zero()));
-    store_lanes<V>(tile.scores + i, lanes, weight);
-  });
-  float rescale[V::kLanes];
-  V::store(rescale, exp<V>(V::sub(V::set1(tile.running_max), shift)));
-  tile.rescale = rescale[0];
-  tile.running_sum = tile.running_sum * tile.rescale + V::sum(sum);
-  tile.running_max = new_max;
 }
 
 }  // namespace

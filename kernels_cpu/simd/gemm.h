@@ -1,12 +1,8 @@
-// Float32 matrix products over the vector vocabulary V (vector_avx2.h, vector_avx512.h).
+// The float32 matrix product gemm_nt over the vector vocabulary V (vector_avx2.h, vector_avx512.h).
 //
 // Every element of c is computed by one fixed sequence of operations, wherever it lies in a tile and whatever
-// m and n are.
-//
-// gemm_nt: one accumulator per lane, k ascending by FMA, the tail of k in masked lanes, then one tree of lane
-// additions (V::sums4). Walking k in chunks saves and restores the accumulators; it adds no operation.
-//
-// gemm_nn_add: one FMA per k on the element itself, k ascending.
+// m and n are: one accumulator per lane, k ascending by FMA, the tail of k in masked lanes, then one tree of
+// lane additions (V::sums4). Walking k in chunks saves and restores the accumulators; it adds no operation.
 //
 // Tiles at the edge run the same code on fewer rows or on repeated columns whose results are dropped.
 #pragma once
@@ -172,84 +168,6 @@ void gemm_nt(const GemmArgs& args) {
         k = end;
       } while (k < args.k);
     }
-  }
-}
-
-/// Vectors [j, j + kVectors * lanes) of rows [i, i + kRows).
-template <class V, int kRows, int kVectors>
-void axpy_tile(const GemmArgs& args, int64_t i, int64_t j) {
-  constexpr size_t kR = kRows;
-  constexpr size_t kN = kVectors;
-  typename V::F sum[kR][kN];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      sum[r][v] = V::load(args.c + (i + r) * args.ldc + j + v * V::kLanes);
-    }
-  }
-  const float* a = args.a + i * args.lda;
-  for (int64_t k = 0; k < args.k; ++k) {
-    const float* b = args.b + k * args.ldb + j;
-    typename V::F w[kN];
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      w[v] = V::load(b + v * V::kLanes);
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-      const typename V::F x = V::set1(a[r * args.lda + k]);
-#pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) {
-        sum[r][v] = V::fma(x, w[v], sum[r][v]);
-      }
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) {
-      V::store(args.c + (i + r) * args.ldc + j + v * V::kLanes, sum[r][v]);
-    }
-  }
-}
-
-/// The last n < lanes columns, from j, of row i.
-template <class V>
-void axpy_tail(const GemmArgs& args, int64_t i, int64_t j, int64_t n) {
-  float* c = args.c + i * args.ldc + j;
-  typename V::F sum = V::load_first(c, n);
-  for (int64_t k = 0; k < args.k; ++k) {
-    const typename V::F x = V::set1(args.a[i * args.lda + k]);
-    sum = V::fma(x, V::load_first(args.b + k * args.ldb + j, n), sum);
-  }
-  V::store_first(c, n, sum);
-}
-
-/// All columns of rows [i, i + kRows).
-template <class V, int kRows>
-void axpy_rows(const GemmArgs& args, int64_t i) {
-  constexpr int64_t kWide = V::kAxpyVectors * V::kLanes;
-  int64_t j = 0;
-  for (; j + kWide <= args.n; j += kWide) {
-    axpy_tile<V, kRows, V::kAxpyVectors>(args, i, j);
-  }
-  for (; j + V::kLanes <= args.n; j += V::kLanes) {
-    axpy_tile<V, kRows, 1>(args, i, j);
-  }
-  for (int r = 0; j < args.n && r < kRows; ++r) {
-    axpy_tail<V>(args, i + r, j, args.n - j);
-  }
-}
-
-template <class V>
-void gemm_nn_add(const GemmArgs& args) {
-  int64_t i = 0;
-  for (; i + 4 <= args.m; i += 4) {
-    axpy_rows<V, 4>(args, i);
-  }
-  for (; i < args.m; ++i) {
-    axpy_rows<V, 1>(args, i);
   }
 }
 

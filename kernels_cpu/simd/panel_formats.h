@@ -53,6 +53,8 @@ template <class V>
 struct PanelQ8_0 {
   static constexpr Codes kCodes = Codes::kSigned;
   static constexpr int kGroups = 1;
+  static constexpr int64_t kQuantBytes = 512;  // of 32 columns of a panel
+  static constexpr int64_t kScaleBytes = 32;
 
   template <class V>
   [[gnu::always_inline]] static void load(const PanelLanes<V>& p, int64_t b, Block32<V>& out) {
@@ -67,6 +69,8 @@ struct PanelQ8_0 {
 struct PanelQ4_0 {
   static constexpr Codes kCodes = Codes::kOffset;
   static constexpr int kGroups = 1;
+  static constexpr int64_t kQuantBytes = 256;  // of 32 columns of a panel
+  static constexpr int64_t kScaleBytes = 32;
 
   template <class V>
   [[gnu::always_inline]] static void load(const PanelLanes<V>& p, int64_t b, Block32<V>& out) {
@@ -83,6 +87,8 @@ struct PanelQ4_0 {
 struct PanelQ5_0 {
   static constexpr Codes kCodes = Codes::kOffset;
   static constexpr int kGroups = 1;
+  static constexpr int64_t kQuantBytes = 320;  // of 32 columns of a panel
+  static constexpr int64_t kScaleBytes = 32;
 
   template <class V>
   [[gnu::always_inline]] static void load(const PanelLanes<V>& p, int64_t b, Block32<V>& out) {
@@ -102,6 +108,8 @@ struct PanelQ5_0 {
 struct PanelMXFP4 {
   static constexpr Codes kCodes = Codes::kOffset;
   static constexpr int kGroups = 1;
+  static constexpr int64_t kQuantBytes = 256;  // of 32 columns of a panel
+  static constexpr int64_t kScaleBytes = 16;
 
   template <class V>
   [[gnu::always_inline]] static void load(const PanelLanes<V>& p, int64_t b, Block32<V>& out) {
@@ -118,6 +126,8 @@ struct PanelMXFP4 {
 struct PanelNVFP4 {
   static constexpr Codes kCodes = Codes::kOffset;
   static constexpr int kGroups = 2;
+  static constexpr int64_t kQuantBytes = 256;  // of 32 columns of a panel
+  static constexpr int64_t kScaleBytes = 32;
 
   template <class V>
   [[gnu::always_inline]] static void load(const PanelLanes<V>& p, int64_t b, Block32<V>& out) {
@@ -161,6 +171,8 @@ template <class V>
 struct PanelQ4_K {
   static constexpr Codes kCodes = Codes::kMinimum;
   static constexpr int kGroups = 1;
+  static constexpr int64_t kQuantBytes = 256;  // of 32 columns of a panel
+  static constexpr int64_t kScaleBytes = 32;
 
   template <class V>
   [[gnu::always_inline]] static void load(const PanelLanes<V>& p, int64_t b, Block32<V>& out) {
@@ -177,6 +189,8 @@ struct PanelQ4_K {
 struct PanelQ5_K {
   static constexpr Codes kCodes = Codes::kMinimum;
   static constexpr int kGroups = 1;
+  static constexpr int64_t kQuantBytes = 320;  // of 32 columns of a panel
+  static constexpr int64_t kScaleBytes = 32;
 
   template <class V>
   [[gnu::always_inline]] static void load(const PanelLanes<V>& p, int64_t b, Block32<V>& out) {
@@ -195,6 +209,8 @@ struct PanelQ5_K {
 struct PanelQ6_K {
   static constexpr Codes kCodes = Codes::kOffset;
   static constexpr int kGroups = 2;
+  static constexpr int64_t kQuantBytes = 384;  // of 32 columns of a panel
+  static constexpr int64_t kScaleBytes = 36;
 
   template <class V>
   [[gnu::always_inline]] static void load(const PanelLanes<V>& p, int64_t b, Block32<V>& out) {

@@ -2,10 +2,14 @@
 #pragma once
 
 #include "kernels_cpu/kernels.h"
+#include "kernels_cpu/simd/attention.h"
+#include "kernels_cpu/simd/axpy.h"
 #include "kernels_cpu/simd/dequantize.h"
 #include "kernels_cpu/simd/dequantize_k.h"
 #include "kernels_cpu/simd/elementwise.h"
 #include "kernels_cpu/simd/gemm.h"
+#include "kernels_cpu/simd/rotate.h"
+#include "kernels_cpu/simd/select.h"
 
 namespace sluice::cpu {
 namespace {
@@ -31,6 +35,8 @@ constexpr Kernels make_kernels(Isa isa) {
   set(DType::kNVFP4, dequantize_nvfp4<V>);
   table.gemm_nt = gemm_nt<V>;
   table.gemm_nn_add = gemm_nn_add<V>;
+  table.gemm_tn_add = gemm_tn_add<V>;
+  table.transpose = transpose<V>;
   table.rms_norm = rms_norm<V>;
   table.layer_norm = layer_norm<V>;
   table.swiglu = swiglu<V>;
@@ -39,6 +45,11 @@ constexpr Kernels make_kernels(Isa isa) {
   table.softmax_tile = softmax_tile<V>;
   table.index_reduce = index_reduce<V>;
   table.to_bf16 = to_bf16<V>;
+  table.rope_interleaved = rope_interleaved<V>;
+  table.rope_half_split = rope_half_split<V>;
+  table.order_keys = order_keys<V>;
+  table.keys_between = keys_between<V>;
+  table.take_largest = take_largest<V>;
   return table;
 }
 

@@ -1,5 +1,5 @@
-// The vocabulary of the kernel templates on AVX2 + FMA + F16C: eight float lanes. Only kernels_avx2.cpp
-// includes it. vector_avx512.h is its twin; each name means the same there.
+// The vocabulary of the kernel templates on AVX2 + FMA + F16C: eight float lanes. vector_avx512.h is its
+// twin; each name means the same there. It includes this one for its half vectors.
 #pragma once
 
 #include <immintrin.h>
@@ -11,10 +11,15 @@ namespace {
 
 struct Avx2 {
   using F = __m256;
+  using I = __m256i;  // int32 lanes
+  using Half = Avx2;  // there is no smaller one
 
   static constexpr int64_t kLanes = 8;
-  static constexpr int kDotRows = 3;      // gemm_nt tile: 3 x 4 accumulators and 4 operands fill 16 registers
-  static constexpr int kAxpyVectors = 2;  // gemm_nn_add tile: 4 rows x 2 vectors keep two FMA pipes busy
+  static constexpr int kDotRows = 3;   // gemm_nt tile: 3 x 4 accumulators and 4 operands fill 16 registers
+  static constexpr int kAxpyRows = 6;  // gemm_nn_add tile: 6 rows x 2 vectors
+  static constexpr int kAxpyWideRows = 4;  // the same for many columns: 12 accumulators, too
+  static constexpr int kAxpyWideVectors = 3;
+  static constexpr uint32_t kAllLanes = 0xFF;  // of a comparison's mask
 
   static F zero() { return _mm256_setzero_ps(); }
   static F set1(float x) { return _mm256_set1_ps(x); }
@@ -87,6 +92,77 @@ struct Avx2 {
     return _mm_unpacklo_ps(_mm256_castps256_ps128(full), _mm256_extractf128_ps(full, 1));
   }
   static float sum(F a) { return _mm_cvtss_f32(sums4(a, zero(), zero(), zero())); }
+
+  /// b where x equals y, else c.
+  static F where_equal(F x, F y, F b, F c) { return _mm256_blendv_ps(c, b, _mm256_cmp_ps(x, y, _CMP_EQ_OQ)); }
+
+  /// kLanes / 2 values, each in two neighbouring lanes.
+  static F load_twice(const float* p) {
+    const __m256i lanes = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+    return _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), lanes);
+  }
+  static F swap_pairs(F a) { return _mm256_permute_ps(a, 0xB1); }
+  static F negate_even(F a) { return _mm256_xor_ps(a, _mm256_castsi256_ps(_mm256_set1_epi64x(0x80000000))); }
+
+  /// rows[i][j] <-> rows[j][i]
+  static void transpose(F (&rows)[8]) {
+    F quads[8];  // quads[4 r + c]: column c of either half, rows 4 r to 4 r + 3
+#pragma GCC unroll 2
+    for (int r = 0; r < 8; r += 4) {
+      const F low01 = _mm256_unpacklo_ps(rows[r], rows[r + 1]);
+      const F high01 = _mm256_unpackhi_ps(rows[r], rows[r + 1]);
+      const F low23 = _mm256_unpacklo_ps(rows[r + 2], rows[r + 3]);
+      const F high23 = _mm256_unpackhi_ps(rows[r + 2], rows[r + 3]);
+      quads[r] = _mm256_shuffle_ps(low01, low23, 0x44);
+      quads[r + 1] = _mm256_shuffle_ps(low01, low23, 0xEE);
+      quads[r + 2] = _mm256_shuffle_ps(high01, high23, 0x44);
+      quads[r + 3] = _mm256_shuffle_ps(high01, high23, 0xEE);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      rows[c] = _mm256_permute2f128_ps(quads[c], quads[c + 4], 0x20);
+      rows[c + 4] = _mm256_permute2f128_ps(quads[c], quads[c + 4], 0x31);
+    }
+  }
+
+  static I load_i(const int32_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  static void store_i(int32_t* p, I a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a);
+  }
+  static I set1_i(int32_t x) {
+    return _mm256_set1_epi32(x);
+  }
+  static I iota() {
+    return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  }
+  static I add_i(I a, I b) {
+    return _mm256_add_epi32(a, b);
+  }
+  static I bits(F a) {
+    return _mm256_castps_si256(a);
+  }
+  /// a, all bits but the sign flipped where a is negative.
+  static I flip_negative(I a) {
+    return _mm256_xor_si256(a, _mm256_srli_epi32(_mm256_srai_epi32(a, 31), 1));
+  }
+  /// Bit i: a[i] > b[i].
+  static uint32_t greater(I a, I b) {
+    return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(a, b))));
+  }
+  /// Writes the lanes of the mask one after the other and returns how many. Nothing beyond them is written.
+  static int64_t append(int32_t* p, uint32_t mask, I a) {
+    int32_t lanes[kLanes];
+    int64_t count = 0;
+    if (mask != 0) {
+      store_i(lanes, a);
+    }
+    for (; mask != 0; mask &= mask - 1) {
+      p[count++] = lanes[__builtin_ctz(mask)];
+    }
+    return count;
+  }
 
  private:
   static __m256i first(int64_t n) {

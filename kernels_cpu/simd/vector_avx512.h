@@ -5,16 +5,22 @@
 #include <immintrin.h>
 
 #include "kernels_cpu/simd/c_headers.h"
+#include "kernels_cpu/simd/vector_avx2.h"
 
 namespace sluice::cpu {
 namespace {
 
 struct Avx512 {
   using F = __m512;
+  using I = __m512i;  // int32 lanes
+  using Half = Avx2;  // for what fills no more than half of a vector
 
   static constexpr int64_t kLanes = 16;
-  static constexpr int kDotRows = 4;      // gemm_nt tile: 4 x 4 accumulators of 32 registers
-  static constexpr int kAxpyVectors = 4;  // gemm_nn_add tile: 4 rows x 4 vectors
+  static constexpr int kDotRows = 4;       // gemm_nt tile: 4 x 4 accumulators of 32 registers
+  static constexpr int kAxpyRows = 8;      // gemm_nn_add tile: 8 rows x 2 vectors
+  static constexpr int kAxpyWideRows = 4;  // the same for many columns: fewer rows of c at a time
+  static constexpr int kAxpyWideVectors = 4;
+  static constexpr uint32_t kAllLanes = 0xFFFF;  // of a comparison's mask
 
   static F zero() { return _mm512_setzero_ps(); }
   static F set1(float x) { return _mm512_set1_ps(x); }
@@ -90,8 +96,87 @@ struct Avx512 {
   }
   static float sum(F a) { return _mm_cvtss_f32(sums4(a, zero(), zero(), zero())); }
 
+  /// b where x equals y, else c.
+  static F where_equal(F x, F y, F b, F c) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ), c, b);
+  }
+
+  /// kLanes / 2 values, each in two neighbouring lanes.
+  static F load_twice(const float* p) {
+    const __m512i lanes = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    return _mm512_permutexvar_ps(lanes, _mm512_castps256_ps512(_mm256_loadu_ps(p)));
+  }
+  static F swap_pairs(F a) { return _mm512_permute_ps(a, 0xB1); }
+  static F negate_even(F a) { return _mm512_xor_ps(a, _mm512_castsi512_ps(_mm512_set1_epi64(0x80000000))); }
+
+  /// rows[i][j] <-> rows[j][i]
+  static void transpose(F (&rows)[16]) {
+    F pairs[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i += 2) {
+      pairs[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+      pairs[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    F quads[16];  // quads[4 r + c]: column c of every quarter, rows 4 r to 4 r + 3
+#pragma GCC unroll 4
+    for (int r = 0; r < 16; r += 4) {
+      quads[r] = _mm512_shuffle_ps(pairs[r], pairs[r + 2], 0x44);
+      quads[r + 1] = _mm512_shuffle_ps(pairs[r], pairs[r + 2], 0xEE);
+      quads[r + 2] = _mm512_shuffle_ps(pairs[r + 1], pairs[r + 3], 0x44);
+      quads[r + 3] = _mm512_shuffle_ps(pairs[r + 1], pairs[r + 3], 0xEE);
+    }
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      const F even = _mm512_shuffle_f32x4(quads[c], quads[c + 4], 0x88);  // quarters 0, 2 of both
+      const F odd = _mm512_shuffle_f32x4(quads[c], quads[c + 4], 0xDD);
+      const F even2 = _mm512_shuffle_f32x4(quads[c + 8], quads[c + 12], 0x88);
+      const F odd2 = _mm512_shuffle_f32x4(quads[c + 8], quads[c + 12], 0xDD);
+      rows[c] = _mm512_shuffle_f32x4(even, even2, 0x88);
+      rows[c + 4] = _mm512_shuffle_f32x4(odd, odd2, 0x88);
+      rows[c + 8] = _mm512_shuffle_f32x4(even, even2, 0xDD);
+      rows[c + 12] = _mm512_shuffle_f32x4(odd, odd2, 0xDD);
+    }
+  }
+
+  static I load_i(const int32_t* p) {
+    return _mm512_loadu_si512(p);
+  }
+  static void store_i(int32_t* p, I a) {
+    _mm512_storeu_si512(p, a);
+  }
+  static I set1_i(int32_t x) {
+    return _mm512_set1_epi32(x);
+  }
+  static I iota() {
+    return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  }
+  static I add_i(I a, I b) {
+    return _mm512_add_epi32(a, b);
+  }
+  static I bits(F a) {
+    return _mm512_castps_si512(a);
+  }
+  /// a, all bits but the sign flipped where a is negative.
+  static I flip_negative(I a) {
+    return _mm512_xor_si512(a, _mm512_srli_epi32(_mm512_srai_epi32(a, 31), 1));
+  }
+  /// Bit i: a[i] > b[i].
+  static uint32_t greater(I a, I b) {
+    return _mm512_cmpgt_epi32_mask(a, b);
+  }
+  /// Writes the lanes of the mask one after the other and returns how many. Nothing beyond them is written.
+  static int64_t append(int32_t* p, uint32_t mask, I a) {
+    const auto lanes = static_cast<__mmask16>(mask);
+    const int64_t count = __builtin_popcount(mask);
+    // Compressing into memory directly is microcode on Zen 4.
+    _mm512_mask_storeu_epi32(p, first(count), _mm512_maskz_compress_epi32(lanes, a));
+    return count;
+  }
+
  private:
-  static __mmask16 first(int64_t n) { return static_cast<__mmask16>((1U << static_cast<uint32_t>(n)) - 1U); }
+  static __mmask16 first(int64_t n) {
+    return static_cast<__mmask16>((1U << static_cast<uint32_t>(n)) - 1U);
+  }
 };
 
 }  // namespace

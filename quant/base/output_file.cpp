@@ -19,8 +19,9 @@
 namespace sluice {
 namespace {
 
-// What the process's umask leaves of read and write for all.
-constexpr mode_t kPermissions = 0666;
+// Of these the process's umask takes away.
+constexpr mode_t kForAll = 0666;
+constexpr mode_t kForOwner = 0600;
 // Linux moves no more than this in one call.
 constexpr size_t kLargestWrite = size_t{1} << 30;
 
@@ -61,13 +62,14 @@ void sync_directory_of(const std::filesystem::path& path) {
 
 }  // namespace
 
-OutputFile::OutputFile(std::filesystem::path path) : path_(std::move(path)) {
+OutputFile::OutputFile(std::filesystem::path path, Readers readers) : path_(std::move(path)) {
   require_replaceable(path_);
   part_path_ = path_;
   part_path_ += fmt::format(".part-{}", ::getpid());
   const std::scoped_lock lock(uncommitted_files().mutex);
   uncommitted_files().paths.insert(part_path_);
-  fd_ = ::open(part_path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, kPermissions);
+  fd_ = ::open(part_path_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW,
+               readers == Readers::kOwner ? kForOwner : kForAll);
   if (fd_ < 0) {
     const int error_number = errno;
     uncommitted_files().paths.erase(part_path_);

@@ -14,8 +14,13 @@ namespace sluice {
 /// threads, each by one at a time.
 class OutputFile {
  public:
+  enum class Readers {
+    kAll,  // whom the process's umask lets
+    kOwner,
+  };
+
   /// Opens "<path>.part-<pid>" for writing. Throws Error naming `path` when that fails.
-  explicit OutputFile(std::filesystem::path path);
+  explicit OutputFile(std::filesystem::path path, Readers readers = Readers::kAll);
   ~OutputFile();
   OutputFile(OutputFile&& other) noexcept;
   OutputFile& operator=(OutputFile&&) = delete;

@@ -90,6 +90,23 @@ TEST(BenchCommand, MarkdownAndCsvHoldTheSameRows) {
   EXPECT_TRUE(fields[1].starts_with("\"")) << fields[1];
 }
 
+// More threads than a Runtime takes: the second setup fails after the first has printed its row.
+TEST(BenchCommand, RowsBeforeAFailureStayAWholeTable) {
+  const auto failed = [](const std::string& threads, const std::string& format) {
+    ProgramResult result = bench({"-p", "4", "-n", "0", "-r", "1", "-t", threads, "-o", format});
+    EXPECT_EQ(result.exit_code, 1) << result.err;
+    EXPECT_EQ(result.err, "sluice: error: -t/--threads: expected 1 to 1024, found 5000\n");
+    EXPECT_TRUE(result.out.empty() || result.out.ends_with('\n')) << result.out;
+    return result.out;
+  };
+  const nlohmann::json rows = nlohmann::json::parse(failed("1,5000", "json"));
+  ASSERT_EQ(rows.size(), 1U);
+  EXPECT_EQ(rows.at(0).at("n_threads"), 1);
+  EXPECT_EQ(nlohmann::json::parse(failed("5000", "json")), nlohmann::json::array());
+  EXPECT_EQ(lines_of(failed("1,5000", "csv")).size(), 1U + 1U);
+  EXPECT_EQ(lines_of(failed("1,5000", "md")).size(), 2U + 1U);
+}
+
 TEST(BenchCommand, TakesItsTokensFromAText) {
   const TemporaryDirectory directory;
   const std::string text = (directory / "text.txt").string();

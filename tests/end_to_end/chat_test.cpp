@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <csignal>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -148,6 +149,29 @@ TEST_F(ChatInTerminal, ControlCStopsTheAnswerAndThenLeaves) {
   EXPECT_EQ(chat.wait_for_exit(), 130) << chat.shown();
 }
 
+TEST_F(ChatInTerminal, TerminationEndsTheAnswerAndTheProgram) {
+  const Arguments endless{"chat", "-m", tiny_chat_model().string(), "--temp", "0", "-t", "2"};
+  TerminalProgram chat(endless, environment_);
+  ASSERT_TRUE(chat.wait_for("> ")) << chat.shown();
+  chat.answer_prompt("the\n");
+  ASSERT_TRUE(chat.wait_for("the\r\n"));
+  ASSERT_FALSE(chat.wait_for(kTiming, std::chrono::seconds(1))) << chat.shown();
+  chat.send(SIGTERM);
+  EXPECT_TRUE(chat.wait_for("Stopped.")) << chat.shown();
+  EXPECT_EQ(chat.wait_for_exit(), 130) << chat.shown();
+}
+
+TEST_F(ChatInTerminal, TerminationAtThePromptRestoresTheTerminal) {
+  TerminalProgram chat(arguments_, environment_);
+  ASSERT_TRUE(chat.wait_for("> ")) << chat.shown();
+  chat.answer_prompt("an unfinished line");
+  ASSERT_TRUE(chat.wait_for("unfinished line")) << chat.shown();
+  ASSERT_FALSE(chat.gathers_lines());
+  chat.send(SIGTERM);
+  EXPECT_EQ(chat.wait_for_exit(), 130) << chat.shown();
+  EXPECT_TRUE(chat.gathers_lines());
+}
+
 TEST_F(ChatInTerminal, SettingsAndSystemMessage) {
   TerminalProgram chat(arguments_, environment_);
   ASSERT_TRUE(chat.wait_for("> "));
@@ -176,6 +200,11 @@ TEST_F(ChatInTerminal, SavedConversationGoesOn) {
     ASSERT_TRUE(chat.wait_for("Saved to")) << chat.shown();
     chat.answer_prompt("/exit\n");
     EXPECT_EQ(chat.wait_for_exit(), 0);
+  }
+  for (const std::string& file : {path, path + ".kv"}) {
+    struct stat status {};
+    ASSERT_EQ(stat(file.c_str(), &status), 0) << file;
+    EXPECT_EQ(status.st_mode & 0777U, 0600U) << file;
   }
   const nlohmann::json saved = nlohmann::json::parse(std::ifstream(path));
   EXPECT_EQ(saved.at("messages").at(0).at("content"), "the");

@@ -1,11 +1,16 @@
-// Ctrl-C in the middle of work: exit code 130, at most one line of explanation, and no file left behind. Each
-// test waits for a sign that the work has begun, and gives it far more of it than it could do in that moment.
+// Ctrl-C or SIGTERM in the middle of work: exit code 130, at most one line of explanation, and no file left
+// behind. Each test waits for a sign that the work has begun, and gives it far more of it than it could do in
+// that moment.
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <csignal>
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <string>
+#include <utility>
 
 #include "support/run_program.h"
 #include "support/temporary_directory.h"
@@ -44,13 +49,25 @@ void write_larger_checkpoint(const std::filesystem::path& directory) {
   write_tiny_checkpoint(directory, options, random);
 }
 
+/// The parameter is the signal.
+class Interrupt : public ::testing::TestWithParam<int> {
+ protected:
+  static ProgramOptions when(std::function<bool(const ProgramResult& so_far)> condition) {
+    ProgramOptions options;
+    options.interrupt_when = std::move(condition);
+    options.interrupt_with = GetParam();
+    return options;
+  }
+};
+
 /// Interrupts it as soon as its output begins to be written.
-void expect_nothing_converted(const TemporaryDirectory& directory, const Arguments& arguments) {
+void expect_nothing_converted(const TemporaryDirectory& directory, const Arguments& arguments, int signal) {
   const std::string before = directory.listing();
   ProgramOptions options;
   options.interrupt_when = [&](const ProgramResult& /*so_far*/) {
     return has_file(directory.path(), "out.gguf.part", 1);
   };
+  options.interrupt_with = signal;
   ProgramResult result;
   for (int i = 0; i < kTries && result.exit_code != kInterrupted; ++i) {
     std::filesystem::remove(directory / "out.gguf");
@@ -63,35 +80,43 @@ void expect_nothing_converted(const TemporaryDirectory& directory, const Argumen
   EXPECT_EQ(directory.listing(), before);
 }
 
-TEST(Interrupt, ConvertLeavesNothing) {
+TEST_P(Interrupt, ConvertLeavesNothing) {
   const TemporaryDirectory directory;
   const std::filesystem::path checkpoint = directory / "checkpoint";
   write_larger_checkpoint(checkpoint);
   expect_nothing_converted(
-      directory, {"convert", checkpoint.string(), (directory / "out.gguf").string(), "--type", "nvfp4"});
+      directory, {"convert", checkpoint.string(), (directory / "out.gguf").string(), "--type", "nvfp4"},
+      GetParam());
 }
 
-TEST(Interrupt, QuantizeLeavesNothing) {
+TEST_P(Interrupt, QuantizeLeavesNothing) {
   const TemporaryDirectory directory;
   const std::filesystem::path checkpoint = directory / "checkpoint";
   const std::string model = (directory / "model.gguf").string();
   write_larger_checkpoint(checkpoint);
   ASSERT_EQ(run_sluice({"convert", checkpoint.string(), model, "--type", "bf16"}).exit_code, 0);
-  expect_nothing_converted(directory, {"quantize", model, (directory / "out.gguf").string(), "nvfp4"});
+  expect_nothing_converted(directory, {"quantize", model, (directory / "out.gguf").string(), "nvfp4"},
+                           GetParam());
 }
 
-TEST(Interrupt, LogitsLeaveNothing) {
+TEST_P(Interrupt, SynthLeavesNothing) {
+  const TemporaryDirectory directory;
+  expect_nothing_converted(directory,
+                           {"synth", (directory / "out.gguf").string(), "--preset", "tiny", "--moe-layers",
+                            "8", "--experts", "256"},
+                           GetParam());
+}
+
+TEST_P(Interrupt, LogitsLeaveNothing) {
   const TemporaryDirectory directory;
   const std::filesystem::path dump = directory / "dump";
   std::filesystem::create_directory(dump);
   const std::string before = directory.listing();
   const int64_t n_tokens = 100000;
-  ProgramOptions options;
-  options.input = repeated("7 ", n_tokens);
   // Larger than any buffer: then the work has begun.
-  options.interrupt_when = [&](const ProgramResult& /*so_far*/) {
-    return has_file(directory.path(), "out.npy.part", 100000);
-  };
+  ProgramOptions options = when(
+      [&](const ProgramResult& /*so_far*/) { return has_file(directory.path(), "out.npy.part", 100000); });
+  options.input = repeated("7 ", n_tokens);
   const ProgramResult result = run_sluice(
       {"logits", "-m", tiny_chat_model().string(), "--ids-file", "-", "--last", std::to_string(n_tokens),
        "--out", (directory / "out.npy").string(), "--dump", "layers", "--dump-dir", dump.string()},
@@ -109,12 +134,10 @@ ProgramResult interrupted_perplexity(const Arguments& more, const ProgramOptions
   return run_sluice(arguments, options);
 }
 
-TEST(Interrupt, PerplexityTellsWhatItHas) {
-  ProgramOptions options;
+TEST_P(Interrupt, PerplexityTellsWhatItHas) {
+  ProgramOptions options =
+      when([](const ProgramResult& so_far) { return so_far.out.find("[2]") != std::string::npos; });
   options.input = repeated("the end in ", 200000);
-  options.interrupt_when = [](const ProgramResult& so_far) {
-    return so_far.out.find("[2]") != std::string::npos;
-  };
   const ProgramResult result = interrupted_perplexity({}, options);
   EXPECT_EQ(result.exit_code, kInterrupted) << result.err;
   EXPECT_TRUE(result.out.starts_with("[1]")) << result.out;
@@ -124,13 +147,11 @@ TEST(Interrupt, PerplexityTellsWhatItHas) {
   EXPECT_TRUE(result.err.ends_with(" windows\n")) << result.err;
 }
 
-TEST(Interrupt, PerplexityAsJsonSaysThatItIsIncomplete) {
-  ProgramOptions options;
-  options.input = repeated("the end in ", 200000);
+TEST_P(Interrupt, PerplexityAsJsonSaysThatItIsIncomplete) {
   // Windows show nowhere but in the progress line.
-  options.interrupt_when = [](const ProgramResult& so_far) {
-    return so_far.err.find("window ") != std::string::npos;
-  };
+  ProgramOptions options =
+      when([](const ProgramResult& so_far) { return so_far.err.find("window ") != std::string::npos; });
+  options.input = repeated("the end in ", 200000);
   const ProgramResult result = interrupted_perplexity({"--json"}, options);
   EXPECT_EQ(result.exit_code, kInterrupted) << result.err;
   const nlohmann::json json = nlohmann::json::parse(result.out);
@@ -139,9 +160,8 @@ TEST(Interrupt, PerplexityAsJsonSaysThatItIsIncomplete) {
   EXPECT_LT(json.at("windows").get<int64_t>(), json.at("windows_in_text").get<int64_t>());
 }
 
-TEST(Interrupt, RunEndsItsLine) {
-  ProgramOptions options;
-  options.interrupt_when = [](const ProgramResult& so_far) { return so_far.out.size() > 20; };
+TEST_P(Interrupt, RunEndsItsLine) {
+  const ProgramOptions options = when([](const ProgramResult& so_far) { return so_far.out.size() > 20; });
   const ProgramResult result =
       run_sluice({"run", "-m", tiny_chat_model().string(), "--temp", "0", "-p", "the"}, options);
   EXPECT_EQ(result.exit_code, kInterrupted) << result.err;
@@ -150,14 +170,76 @@ TEST(Interrupt, RunEndsItsLine) {
   EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
 }
 
-TEST(Interrupt, RunStopsWhileItReadsThePrompt) {
-  ProgramOptions options;
+TEST_P(Interrupt, RunStopsWhileItReadsThePrompt) {
+  ProgramOptions options = when([](const ProgramResult& so_far) { return !so_far.err.empty(); });
   options.input = repeated("xy", 90000);
-  options.interrupt_when = [](const ProgramResult& so_far) { return !so_far.err.empty(); };
   const ProgramResult result = run_sluice({"run", "-m", tiny_chat_model().string()}, options);
   EXPECT_EQ(result.exit_code, kInterrupted) << result.err;
   EXPECT_EQ(result.out, "");
   EXPECT_EQ(result.err.find("error"), std::string::npos) << result.err;
+  const std::regex last_line("prompt: interrupted after [1-9][0-9]* of 180001 tokens\n$");
+  EXPECT_TRUE(std::regex_search(result.err, last_line)) << result.err;
+}
+
+TEST_P(Interrupt, ChatEndsItsAnswer) {
+  const ProgramOptions options = when([](const ProgramResult& so_far) { return so_far.out.size() > 20; });
+  const ProgramResult result =
+      run_sluice({"chat", "-m", tiny_chat_model().string(), "--temp", "0", "-p", "the"}, options);
+  EXPECT_EQ(result.exit_code, kInterrupted) << result.err;
+  EXPECT_TRUE(result.out.ends_with('\n'));
+  EXPECT_TRUE(result.err.starts_with("Stopped.\nprompt ")) << result.err;
+}
+
+TEST_P(Interrupt, BenchClosesItsTable) {
+  const ProgramOptions options = when([](const ProgramResult& so_far) { return !so_far.out.empty(); });
+  const ProgramResult result = run_sluice({"bench", "-m", tiny_chat_model().string(), "-p", "64", "-n", "0",
+                                           "-d", "0-999", "-r", "1", "-o", "json"},
+                                          options);
+  EXPECT_EQ(result.exit_code, kInterrupted) << result.err;
+  const nlohmann::json rows = nlohmann::json::parse(result.out);
+  EXPECT_GE(rows.size(), 1U);
+  EXPECT_LT(rows.size(), 1000U);
+  EXPECT_TRUE(result.err.ends_with("interrupted after " + std::to_string(rows.size()) + " of 1000 rows\n"))
+      << result.err;
+}
+
+INSTANTIATE_TEST_SUITE_P(Signals, Interrupt, ::testing::Values(SIGINT, SIGTERM),
+                         [](const auto& signal) { return signal.param == SIGINT ? "CtrlC" : "Terminate"; });
+
+TEST(InterruptSignals, HangingUpLeavesNothing) {
+  const TemporaryDirectory directory;
+  const std::filesystem::path checkpoint = directory / "checkpoint";
+  write_larger_checkpoint(checkpoint);
+  expect_nothing_converted(
+      directory, {"convert", checkpoint.string(), (directory / "out.gguf").string(), "--type", "nvfp4"},
+      SIGHUP);
+}
+
+/// A signal after the first window; `ignored` is what the shell that starts the program has ignored.
+ProgramResult signalled_perplexity(const std::string& ignored, int signal, const std::string& windows) {
+  ProgramOptions options;
+  options.input = repeated("the end in ", 200000);
+  options.program = "sh";
+  options.interrupt_when = [](const ProgramResult& so_far) {
+    return so_far.out.find("[1]") != std::string::npos;
+  };
+  options.interrupt_with = signal;
+  return run_sluice({"-c", "trap '' " + ignored + "; exec \"$0\" \"$@\"", SLUICE_BINARY, "perplexity", "-m",
+                     tiny_chat_model().string(), "-f", "-", "-c", "64", "--chunks", windows},
+                    options);
+}
+
+TEST(InterruptSignals, WhatWasIgnoredStaysIgnored) {
+  for (const auto& [name, number] : {std::pair("INT", SIGINT), {"TERM", SIGTERM}, {"HUP", SIGHUP}}) {
+    const ProgramResult result = signalled_perplexity(name, number, "50");
+    EXPECT_EQ(result.exit_code, 0) << name << ": " << result.err;
+    EXPECT_NE(result.out.find("[50]"), std::string::npos) << name;
+  }
+}
+
+TEST(InterruptSignals, AnIgnoredOneLeavesTheOthersAtWork) {
+  EXPECT_EQ(signalled_perplexity("INT", SIGTERM, "-1").exit_code, kInterrupted);
+  EXPECT_EQ(signalled_perplexity("TERM HUP", SIGINT, "-1").exit_code, kInterrupted);
 }
 
 }  // namespace

@@ -121,10 +121,12 @@ TEST_F(PerplexityCommand, HostileInputIsRefused) {
   EXPECT_EQ(run({"-f", files_.write("bad.txt", "\xC0\x80 the end"), "-c", "4"}).exit_code, 1);
   EXPECT_EQ(run({"-c", "8"}).exit_code, 2);
   EXPECT_EQ(run({"-f", path, "--score", "third"}).exit_code, 2);
-  for (const std::string wrong : {"0", "-2", "-17", "00", "+0", "1e3"}) {
+  for (const std::string wrong :
+       {"0", "-2", "-17", "00", "+0", "1e3", "99999999999999999999", "9223372036854775808"}) {
     const ProgramResult result = run({"-f", path, "--chunks", wrong});
     EXPECT_EQ(result.exit_code, 2) << wrong;
-    EXPECT_NE(result.err.find("--chunks"), std::string::npos) << result.err;
+    EXPECT_NE(result.err.find("--chunks: expected "), std::string::npos) << result.err;
+    EXPECT_NE(result.err.find(", found "), std::string::npos) << result.err;
   }
 }
 

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "support/run_program.h"
 #include "support/temporary_directory.h"
@@ -134,6 +136,57 @@ TEST(CommandLine, WrongUsageIsCode2) {
   expect_usage_error(run_sluice({"run", "-c", "many", "-p", "a"}), "ctx-size");
   expect_usage_error(run_sluice({"run", "-ctk", "q3", "-p", "a"}), "cache-type-k");
   expect_usage_error(run_sluice({"run", "--attention", "lazy", "-p", "a"}), "attention");
+}
+
+TEST(CommandLine, WordsAreTheSameForEveryCommand) {
+  const auto error_of = [](const Arguments& arguments) {
+    const ProgramResult result = run_sluice(arguments);
+    EXPECT_EQ(result.exit_code, 2) << result.err;
+    EXPECT_EQ(result.out, "");
+    return result.err.substr(0, result.err.find(" ("));
+  };
+  for (const std::string command : {"run", "chat", "bench"}) {
+    for (const char* wrong : {"q3", "F32", "0", "", "f32 "}) {
+      EXPECT_EQ(error_of({command, "-ctk", wrong}),
+                std::string("sluice: error: --cache-type-k: expected f32|bf16, found ") + wrong);
+    }
+    // Numbers are no words, though an enumeration has them inside.
+    for (const char* wrong : {"lazy", "1"}) {
+      EXPECT_EQ(error_of({command, "--attention", wrong}),
+                std::string("sluice: error: --attention: expected sparse|dense, found ") + wrong);
+    }
+  }
+  EXPECT_EQ(error_of({"perplexity", "-f", "x", "--score", "0"}),
+            "sluice: error: --score: expected half|all, found 0");
+  EXPECT_EQ(error_of({"bench", "-ctk", "f32,q3"}), error_of({"run", "-ctk", "q3"}));
+}
+
+TEST(CommandLine, WholeNumbersThatDoNotFitAreWrongUsage) {
+  const std::vector<std::pair<std::string, std::vector<std::string>>> flags{
+      {"run",
+       {"--ctx-size", "--threads", "--ubatch-size", "--predict", "--seed", "--top-k", "--repeat-last-n"}},
+      {"chat", {"--predict", "--seed"}},
+      {"perplexity", {"--chunks", "--ctx-size"}},
+      {"bench", {"--repetitions"}},
+      {"logits", {"--last"}}};
+  for (const auto& [command, names] : flags) {
+    for (const std::string& name : names) {
+      for (const std::string wrong : {"99999999999999999999", "-99999999999999999999", "9223372036854775808",
+                                      "0x10", "1e3", "7 ", " 7", "+7", "7,8", "--"}) {
+        const ProgramResult result = run_sluice({command, name + "=" + wrong});
+        EXPECT_EQ(result.exit_code, 2) << command << " " << name << " " << wrong;
+        EXPECT_TRUE(result.err.starts_with("sluice: error: " + name + ": expected ")) << result.err;
+        EXPECT_NE(result.err.find(", found " + wrong + " ("), std::string::npos) << result.err;
+        EXPECT_EQ(result.out, "");
+      }
+    }
+  }
+}
+
+TEST(CommandLine, LeadingZerosMakeNoOctalNumber) {
+  const ProgramResult result = run_sluice(run_arguments({"-p", "the", "-n", "010", "-s", "1", "--json"}));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(nlohmann::json::parse(result.out).at("ids").size(), 10U);
 }
 
 TEST(CommandLine, HelpHasAnExample) {

@@ -66,7 +66,8 @@ std::vector<float> index_scores(const cpu::Kernels& kernels, const std::vector<f
                             dim * static_cast<int64_t>(sizeof(float))};
   std::vector<float> scores(keys.size() / at(dim));
   std::vector<float> scratch(at(cpu::index_scratch_floats(heads, dim)));
-  cpu::index_scores(kernels, {query.data(), heads, dim}, weights, rows, scores, scratch);
+  cpu::index_scores(kernels, {{query.data(), 1, heads * dim}, {weights.data(), 1, heads}}, rows,
+                    {scores.data(), 1, static_cast<int64_t>(scores.size())}, scratch);
   return scores;
 }
 
@@ -105,8 +106,8 @@ std::vector<float> first_layer_scores(const Model& model, std::span<const int32_
 
 std::vector<int32_t> largest(std::span<const float> scores, int64_t k) {
   std::vector<int32_t> selected(std::min(at(k), scores.size()));
-  std::vector<uint64_t> scratch(scores.size());
-  cpu::top_k(scores, k, selected, scratch);
+  std::vector<int32_t> scratch(at(cpu::top_k_scratch(static_cast<int64_t>(scores.size()))));
+  cpu::top_k(cpu::kernels_for(cpu::chosen_isa()), scores, k, selected, scratch);
   return selected;
 }
 

@@ -199,15 +199,15 @@ TEST_P(Elementwise, IndexReduce) {
   SCOPED_TRACE(random_.describe());
   for (const int64_t heads : {1, 3, 64}) {
     for (const int64_t n : {1, 7, 16, 33, 100}) {
-      const int64_t stride = n + random_.integer(0, 5);
-      const std::vector<float> products = random_.normal(heads * stride);
+      const int64_t stride = heads + random_.integer(0, 5);
+      const std::vector<float> products = random_.normal(n * stride);
       const std::vector<float> weights = random_.normal(heads);
       std::vector<double> expected(static_cast<size_t>(n), 0.0);
       std::vector<double> allowed(static_cast<size_t>(n), 0.0);
       for (size_t j = 0; j < expected.size(); ++j) {
         for (int64_t h = 0; h < heads; ++h) {
-          const double product =
-              std::max(0.0, static_cast<double>(products[static_cast<size_t>(h * stride) + j]));
+          const double product = std::max(
+              0.0, static_cast<double>(products[j * static_cast<size_t>(stride) + static_cast<size_t>(h)]));
           const double term = static_cast<double>(weights[static_cast<size_t>(h)]) * product;
           expected[j] += term;
           allowed[j] += static_cast<double>(heads + 2) * kRounding * std::abs(term);
@@ -224,7 +224,7 @@ TEST_P(Elementwise, IndexReduceOfNegativeProductsIsZero) {
   const std::vector<float> products(60, -4.0F);
   const std::vector<float> weights = {1.0F, -2.0F, 3.0F};
   std::vector<float> scores(20, 9.0F);
-  kernels_.index_reduce(products.data(), 20, weights.data(), 3, 20, scores.data());
+  kernels_.index_reduce(products.data(), 3, weights.data(), 3, 20, scores.data());
   EXPECT_TRUE(close(scores, std::vector<float>(20, 0.0F), 0.0, 0.0));
 }
 

@@ -36,7 +36,8 @@ class Indexer : public EveryIsa {
     const auto heads = static_cast<int64_t>(weights.size());
     std::vector<float> scores(static_cast<size_t>(n));
     std::vector<float> scratch(static_cast<size_t>(cpu::index_scratch_floats(heads, rows.cols)));
-    cpu::index_scores(kernels_, {query.data(), heads, rows.cols}, weights, rows, scores, scratch);
+    cpu::index_scores(kernels_, {{query.data(), 1, heads * rows.cols}, {weights.data(), 1, heads}}, rows,
+                      {scores.data(), 1, n}, scratch);
     return scores;
   }
 
@@ -91,6 +92,33 @@ TEST_P(Indexer, AKeysScoreDoesNotDependOnTheOthers) {
     part.data += begin * part.row_bytes;
     const auto expected = std::span(all).subspan(static_cast<size_t>(begin), static_cast<size_t>(n));
     ASSERT_TRUE(identical(run(query, weights, part, n), expected)) << begin << "+" << n;
+  }
+}
+
+TEST_P(Indexer, AQuerysScoresDoNotDependOnTheOthers) {
+  SCOPED_TRACE(random_.describe());
+  constexpr int64_t kKeys = 77;
+  constexpr int64_t kHeads = 19;
+  constexpr int64_t kDim = 40;
+  constexpr int64_t kStride = 90;  // of a row of scores
+  constexpr float kGuard = 55.0F;
+  const Keys keys = make_keys(random_, DType::kBF16, kKeys, kDim);
+  for (int64_t n = 1; n <= cpu::kMaxIndexQueries; ++n) {
+    const std::vector<float> query = random_.normal(n * kHeads * kDim);
+    const std::vector<float> weights = random_.normal(n * kHeads);
+    std::vector<float> scores(static_cast<size_t>(n * kStride), kGuard);
+    std::vector<float> scratch(static_cast<size_t>(cpu::index_scratch_floats(kHeads, kDim)));
+    cpu::index_scores(kernels_, {{query.data(), n, kHeads * kDim}, {weights.data(), n, kHeads}}, keys.rows,
+                      {scores.data(), n, kKeys, kStride}, scratch);
+    for (int64_t q = 0; q < n; ++q) {
+      const auto own = [q](const std::vector<float>& values, int64_t width) {
+        return std::vector<float>(values.begin() + q * width, values.begin() + (q + 1) * width);
+      };
+      const std::vector<float> alone = run(own(query, kHeads * kDim), own(weights, kHeads), keys.rows, kKeys);
+      const auto row = std::span(scores).subspan(static_cast<size_t>(q * kStride));
+      EXPECT_TRUE(identical(row.first(static_cast<size_t>(kKeys)), alone)) << q << " of " << n;
+      EXPECT_EQ(row[static_cast<size_t>(kKeys)], kGuard);
+    }
   }
 }
 

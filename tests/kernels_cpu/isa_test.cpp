@@ -89,8 +89,9 @@ TEST(Isa, AnImpossibleWishIsAnErrorThatNamesTheVariable) {
 TEST(Isa, EveryTableIsComplete) {
   for (const Isa isa : supported_isas()) {
     const Kernels& k = kernels_for(isa);
-    EXPECT_TRUE(k.gemm_nt && k.gemm_nn_add && k.rms_norm && k.layer_norm && k.swiglu && k.add_scaled &&
-                k.scale && k.softmax_tile && k.index_reduce && k.to_bf16);
+    EXPECT_TRUE(k.gemm_nt && k.gemm_nn_add && k.gemm_tn_add && k.transpose && k.rms_norm && k.layer_norm &&
+                k.swiglu && k.add_scaled && k.scale && k.softmax_tile && k.index_reduce && k.to_bf16 &&
+                k.rope_interleaved && k.rope_half_split && k.order_keys && k.keys_between && k.take_largest);
   }
 }
 

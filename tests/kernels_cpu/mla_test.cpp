@@ -110,8 +110,9 @@ class Mla : public EveryIsa {
                          float scale) {
     std::vector<float> out(static_cast<size_t>(heads * shape.latent), kNan);
     std::vector<float> scratch(static_cast<size_t>(cpu::mla_scratch_floats(heads, shape.cols)));
-    cpu::mla_attend(kernels_, {query.data(), heads, shape.cols}, cache.rows,
-                    {cache.positions, shape.selected}, scale, {out.data(), heads, shape.latent}, scratch);
+    cpu::mla_attend(kernels_,
+                    {{query.data(), heads, shape.cols}, cache.rows, {cache.positions, shape.selected}, scale},
+                    {out.data(), heads, shape.latent}, scratch);
     return out;
   }
 
@@ -140,8 +141,11 @@ TEST_P(Mla, AgreesWithDoublePrecisionAndTouchesSelectedRowsOnly) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     check({dtype, 1, 1, 1, 8, 8}, 1.0F);
     check({dtype, 3, 40, 31, 24, 16}, 1.0F);
-    check({dtype, 4, 40, 32, 24, 17}, 1.0F);
-    check({dtype, 5, 40, 33, 27, 19}, 1.0F);
+    check({dtype, 4, 80, 64, 24, 17}, 1.0F);
+    check({dtype, 5, 80, 65, 27, 19}, 1.0F);
+    check({dtype, 2, 300, 255, 20, 16}, 1.0F);  // one piece, and the least that are two
+    check({dtype, 2, 300, 256, 20, 16}, 1.0F);
+    check({dtype, 2, 1200, 1111, 20, 16}, 1.0F);
     check({dtype, 8, 400, 256, 576, 512}, 0.3F);
     check({dtype, 2, 3000, 2048, 576, 512}, 0.1F);
     check({dtype, 16, 70, 70, 576, 512}, 3.0F);  // scores of tens: nearly one-hot weights, many rescalings
@@ -175,11 +179,49 @@ TEST_P(Mla, StridedQueryAndOutput) {
   constexpr float kGuard = 55.0F;
   std::vector<float> out(185, kGuard);
   std::vector<float> scratch(static_cast<size_t>(cpu::mla_scratch_floats(5, 40)) + 1);
-  cpu::mla_attend(kernels_, {wide.data(), 5, 40, 50}, cache.rows, {cache.positions, 45}, 0.2F,
+  cpu::mla_attend(kernels_, {{wide.data(), 5, 40, 50}, cache.rows, {cache.positions, 45}, 0.2F},
                   {out.data(), 5, 32, 37}, std::span(scratch).subspan(1));
   for (size_t h = 0; h < 5; ++h) {
     EXPECT_TRUE(identical(std::span(out).subspan(h * 37, 32), std::span(expected).subspan(h * 32, 32))) << h;
     EXPECT_EQ(out[h * 37 + 32], kGuard);
+  }
+}
+
+/// As threads do it: any piece and any heads at any time, then merged in order.
+TEST_P(Mla, PiecesOfRowsAndHeadsGiveTheBitsOfTheWhole) {
+  SCOPED_TRACE(random_.describe());
+  for (const int64_t selected : {1, 64, 500, 2048, 2500}) {
+    const Shape shape{DType::kBF16, 37, 3000, selected, 40, 32};
+    const Cache cache = make_cache(random_, shape);
+    const std::vector<float> query = random_.normal(shape.heads * shape.cols);
+    const std::vector<float> expected = run(shape, cache, query, shape.heads, 0.2F);
+    const cpu::MlaQuery whole{
+        {query.data(), shape.heads, shape.cols}, cache.rows, {cache.positions, shape.selected}, 0.2F};
+    const int64_t pieces = cpu::mla_pieces(selected);
+    ASSERT_LE(pieces, cpu::kMaxMlaPieces);
+    std::vector<float> out(static_cast<size_t>(pieces * shape.heads * shape.latent), kNan);
+    std::vector<float> max(static_cast<size_t>(pieces * shape.heads), kNan);
+    std::vector<float> sum = max;
+    std::vector<float> scratch(static_cast<size_t>(cpu::mla_scratch_floats(shape.heads, shape.cols)), kNan);
+    const auto partial = [&](int64_t piece) {
+      return cpu::MlaPartial{{out.data() + piece * shape.heads * shape.latent, shape.heads, shape.latent},
+                             max.data() + piece * shape.heads,
+                             sum.data() + piece * shape.heads};
+    };
+    for (int64_t piece = pieces; piece-- > 0;) {
+      for (int64_t begin = 0; begin < shape.heads;) {
+        const int64_t count = random_.integer(1, shape.heads - begin);
+        cpu::MlaQuery part = whole;
+        part.heads = whole.heads.rows_from(begin, count);
+        cpu::mla_attend_piece(kernels_, part, piece, partial(piece).heads(begin, count), scratch);
+        begin += count;
+      }
+    }
+    for (int64_t piece = 1; piece < pieces; ++piece) {
+      cpu::mla_merge(kernels_, partial(piece), partial(0));
+    }
+    cpu::mla_normalize(kernels_, partial(0));
+    EXPECT_TRUE(identical(std::span(out).first(expected.size()), expected)) << selected << " rows";
   }
 }
 

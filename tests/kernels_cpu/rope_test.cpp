@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "support/compare.h"
-#include "support/random_tensors.h"
+#include "support/every_isa.h"
 
 namespace sluice::testing {
 namespace {
@@ -149,6 +149,29 @@ TEST(Rope, ProductsDependOnTheDistanceOnly) {
                      product(1037, 1000, cpu::rope_interleaved, cpu::rope_half_split)),
             1e-2);
 }
+
+class RopeKernels : public EveryIsa {};
+
+TEST_P(RopeKernels, GiveTheBitsOfTheLoops) {
+  SCOPED_TRACE(random_.describe());
+  for (const int64_t pairs : {1, 3, 4, 7, 8, 9, 16, 17, 32, 50}) {
+    const std::vector<float> cos_sin = random_.normal(2 * pairs);
+    const std::vector<float> x = random_.normal(2 * pairs + 1);  // the last one is a guard
+    const auto body = [pairs](std::vector<float>& y) {
+      return std::span(y).first(static_cast<size_t>(2 * pairs));
+    };
+    std::vector<float> expected = x;
+    std::vector<float> actual = x;
+    cpu::rope_interleaved(cos_sin, body(expected));
+    kernels_.rope_interleaved(cos_sin.data(), pairs, actual.data());
+    EXPECT_TRUE(identical(actual, expected)) << pairs;
+    cpu::rope_half_split(cos_sin, body(expected));
+    kernels_.rope_half_split(cos_sin.data(), pairs, actual.data());
+    EXPECT_TRUE(identical(actual, expected)) << pairs;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, RopeKernels, ::testing::ValuesIn(testing::float_isas()), isa_of);
 
 }  // namespace
 }  // namespace sluice::testing

@@ -11,6 +11,7 @@
 #include <numeric>
 #include <set>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -79,6 +80,31 @@ TEST(Workers, ExceptionsReachTheCallerAndLeaveThemUsable) {
     std::atomic<int64_t> sum = 0;
     workers.for_ranges(100, 3, [&](int64_t begin, int64_t end, int64_t) { sum += end - begin; });
     EXPECT_EQ(sum, 100);
+  }
+}
+
+// Short work may well be done before a second thread wakes, and then nothing crosses from thread to thread.
+// Here the caller's own ranges wait until another thread has thrown.
+TEST(Workers, ExceptionsCrossFromAnotherThread) {
+  using Clock = std::chrono::steady_clock;
+  Workers workers(3);
+  const std::thread::id caller = std::this_thread::get_id();
+  for (int round = 0; round < 20; ++round) {
+    std::atomic<bool> thrown = false;
+    const Clock::time_point give_up = Clock::now() + std::chrono::seconds(60);
+    std::string text;
+    try {
+      workers.for_ranges(100, 1, [&](int64_t, int64_t, int64_t) {
+        if (std::this_thread::get_id() != caller) {
+          thrown = true;
+          throw std::runtime_error("round " + std::to_string(round));
+        }
+        while (!thrown && Clock::now() < give_up) std::this_thread::yield();
+      });
+    } catch (const std::runtime_error& error) {
+      text = error.what();
+    }
+    ASSERT_EQ(text, "round " + std::to_string(round)) << (thrown ? "lost" : "no other thread came");
   }
 }
 
@@ -177,7 +203,7 @@ TEST(Workers, AnIdleTeamUsesNoProcessor) {
   const double before = cpu_seconds_of_process();
   std::this_thread::sleep_for(std::chrono::milliseconds(200));
   // Three threads that spin would use 0.2 s or more whatever else the machine does.
-  EXPECT_LT(cpu_seconds_of_process() - before, 0.02);
+  EXPECT_LT(cpu_seconds_of_process() - before, 0.1);
 }
 
 std::set<int32_t> allowed_cpus_of_this_thread() {

@@ -117,6 +117,19 @@ TEST(OutputFile, HasThePermissionsThatTheUmaskLeaves) {
   EXPECT_EQ(status.st_mode & 0777U, 0640U);
 }
 
+TEST(OutputFile, MayBeTheOwnersAlone) {
+  const TemporaryDirectory directory;
+  std::ofstream(directory / "out.bin") << "readable by all";
+  const mode_t before = ::umask(022);
+  OutputFile file(directory / "out.bin", OutputFile::Readers::kOwner);
+  file.write("secret");
+  file.commit();
+  ::umask(before);
+  struct stat status {};
+  ASSERT_EQ(::stat((directory / "out.bin").c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777U, 0600U);
+}
+
 TEST(OutputFile, RefusesPathsThatCannotBeWritten) {
   const TemporaryDirectory directory;
   std::ofstream(directory / "plain") << "x";

@@ -27,6 +27,7 @@ TEST(Tensor, MatricesOfAStack) {
   tensor.ne = {64, 5, 3, 1};
   tensor.bytes = bytes;
   EXPECT_EQ(tensor.elements(), 960);
+  EXPECT_EQ(tensor.data_bytes(), 5 * 3 * 68);
   EXPECT_EQ(tensor.matrix().rows, 15);
   const WeightView slice = tensor.matrix(2);
   EXPECT_EQ(slice.rows, 5);

@@ -41,12 +41,14 @@ struct Pipe {
   std::array<int, 2> ends{-1, -1};
 };
 
-// Whatever started the tests, Ctrl-C shall reach the program: background jobs of a script have it ignored.
+// Whatever started the tests, these shall reach the program: background jobs of a script have Ctrl-C ignored.
 void accept_interrupts() {
-  signal(SIGINT, SIG_DFL);
   sigset_t set;
   sigemptyset(&set);
-  sigaddset(&set, SIGINT);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) {
+    signal(number, SIG_DFL);
+    sigaddset(&set, number);
+  }
   sigprocmask(SIG_UNBLOCK, &set, nullptr);
 }
 
@@ -87,7 +89,7 @@ void attend(pid_t pid, Pipe& out, Pipe& err, const ProgramOptions& options, Prog
   bool interrupt = options.interrupt_when != nullptr;
   while (out.ends[0] >= 0 || err.ends[0] >= 0) {
     if (interrupt && options.interrupt_when(result)) {
-      kill(pid, SIGINT);
+      kill(pid, options.interrupt_with);
       interrupt = false;
     }
     std::array<pollfd, 2> polled{{{out.ends[0], POLLIN, 0}, {err.ends[0], POLLIN, 0}}};
@@ -174,12 +176,20 @@ void TerminalProgram::type(const std::string& keys) const {
 
 void TerminalProgram::answer_prompt(const std::string& keys, std::chrono::seconds limit) const {
   const auto end = Clock::now() + limit;
-  termios mode{};
-  while (tcgetattr(terminal_, &mode) == 0 && (mode.c_lflag & ICANON) != 0) {
+  while (gathers_lines()) {
     if (Clock::now() > end) return;
     std::this_thread::sleep_for(milliseconds(1));
   }
   type(keys);
+}
+
+void TerminalProgram::send(int signal) const {
+  kill(pid_, signal);
+}
+
+bool TerminalProgram::gathers_lines() const {
+  termios mode{};
+  return tcgetattr(terminal_, &mode) == 0 && (mode.c_lflag & ICANON) != 0;
 }
 
 bool TerminalProgram::read_some(milliseconds limit) {

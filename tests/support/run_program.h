@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <csignal>
 #include <functional>
 #include <string>
 #include <utility>
@@ -28,9 +29,10 @@ struct ProgramOptions {
   bool close_output = false;            // nobody reads standard output
   std::string program = SLUICE_BINARY;  // looked up in PATH when it has no slash
   std::string directory = {};           // to run in; empty = the test's own
-  /// Ctrl-C once this holds. It sees what was printed so far, is asked every few milliseconds and may look at
-  /// files.
+  /// `interrupt_with` is sent once this holds. It sees what was printed so far, is asked every few
+  /// milliseconds and may look at files.
   std::function<bool(const ProgramResult& so_far)> interrupt_when = {};
+  int interrupt_with = SIGINT;
 };
 
 /// SLUICE_BINARY, or what the options name, with these arguments. Throws std::runtime_error when it cannot be
@@ -51,6 +53,9 @@ class TerminalProgram {
   /// libedit shows its prompt a moment before it listens. Types nothing when it never does; the next wait
   /// tells.
   void answer_prompt(const std::string& keys, std::chrono::seconds limit = std::chrono::seconds(60)) const;
+  void send(int signal) const;
+  /// Whether the terminal gathers lines itself, as a shell expects it.
+  [[nodiscard]] bool gathers_lines() const;
   /// Waits until `text` was shown after what the last wait ended with. False when it does not come.
   bool wait_for(const std::string& text, std::chrono::seconds limit = std::chrono::seconds(60));
   /// Everything shown so far.

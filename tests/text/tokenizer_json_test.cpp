@@ -159,7 +159,7 @@ TEST(TokenizerJson, WrongTypesAreNamed) {
   expect_error([](Json& t) { t["model"] = 3; }, "model: expected an object, found 3");
   expect_error([](Json& t) { t["model"].erase("vocab"); }, "model: expected the key \"vocab\"");
   expect_error([](Json& t) { t["model"]["vocab"] = Json::array(); },
-               "model.vocab: expected an object, found array");
+               "model.vocab: expected an object, found an array");
   expect_error([](Json& t) { t["model"]["vocab"]["a"] = "7"; }, "model.vocab.a: expected an id");
   expect_error([](Json& t) { t["model"]["vocab"]["a"] = 7.5; }, "model.vocab.a: expected an id");
   expect_error([](Json& t) { t["model"]["merges"] = "a b"; }, "model.merges: expected an array");

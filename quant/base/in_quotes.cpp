@@ -1,5 +1,5 @@
 // Foreign text in an error message.
-#include "engine/text/in_quotes.h"
+#include "quant/base/in_quotes.h"
 
 #include <fmt/format.h>
 

@@ -1,0 +1,29 @@
+// The matrices that every token meets, as panels for the int8 kernels: copies of the file's rows, made once.
+#pragma once
+
+#include <cstddef>
+#include <unordered_map>
+
+#include "engine/model_weights.h"
+#include "offload/arena.h"
+#include "offload/workers.h"
+#include "quant/panel.h"
+
+namespace sluice {
+
+class PanelWeights {
+ public:
+  /// Packs every matrix of `weights` but the routed experts' and those in F32, the per-head ones (key_b, value_b) and
+  /// the embedding table, which is read by rows. Throws Error when there is no memory for them.
+  PanelWeights(const ModelWeights& weights, offload::Workers& workers);
+
+  /// The panels of a matrix of those weights; null for one that is left as rows.
+  [[nodiscard]] const quant::PanelView* find(const quant::WeightView& w) const;
+  [[nodiscard]] int64_t bytes() const { return static_cast<int64_t>(arena_.bytes().size()); }
+
+ private:
+  offload::Arena arena_;
+  std::unordered_map<const std::byte*, quant::PanelView> panels_;  // by the address of a matrix's rows
+};
+
+}  // namespace sluice

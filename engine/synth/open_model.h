@@ -1,0 +1,28 @@
+// A synthetic model without a file.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "engine/model.h"
+#include "engine/synth/model_spec.h"
+#include "quant/gguf_reader.h"
+
+namespace sluice::synth {
+
+/// Called after every piece that is generated, several times a second.
+using GenerateProgress = std::function<void(int64_t bytes_done, int64_t bytes_total)>;
+
+struct OpenOptions {
+  int64_t threads = 0;  // that generate; 0 = all physical cores. The bytes are the same whatever their number
+  GenerateProgress progress;
+};
+
+/// The model with all its weights in memory; its path is the spec's text. Throws Error when the machine has
+/// less memory than the weights take.
+Model open_model(const ModelSpec& spec, const OpenOptions& options);
+
+/// What a file of the spec would hold, without a byte of the tensors.
+quant::GgufFile declare_model(const ModelSpec& spec);
+
+}  // namespace sluice::synth
