@@ -174,6 +174,7 @@ std::vector<NodePages> Arena::pages_per_node() const {
     }
   }
   std::vector<NodePages> result;
+  result.reserve(counts.size());
   for (const auto& [node, count] : counts) {
     result.push_back({.node_os_index = node, .pages = count});
   }

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,6 +39,8 @@ class GgufFile {
   [[nodiscard]] const std::vector<Tensor>& tensors() const { return tensors_; }
   /// Null when there is none of this name.
   [[nodiscard]] const Tensor* find(std::string_view name) const;
+  /// The mappings that tensors point into, for readers that go to the files themselves.
+  [[nodiscard]] std::span<const MappedFile> shards() const { return shards_; }
   [[nodiscard]] int64_t shard_count() const { return static_cast<int64_t>(shards_.size()); }
 
  private:

@@ -18,9 +18,11 @@ class MappedFile {
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
 
+  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
   [[nodiscard]] std::span<const std::byte> bytes() const { return {data_, size_}; }
 
  private:
+  std::filesystem::path path_;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
 };

@@ -1,0 +1,312 @@
+#include "offload/expert_team.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include "kernels_cpu/matmul.h"
+
+namespace sluice::offload {
+namespace {
+
+constexpr int64_t kTokenTile = 64;
+constexpr int64_t kTokenGrain = 8;  // tokens quantized per task; so many or fewer the caller does alone
+constexpr int64_t kUnitRows = cpu::kActivationBlock;  // rows of gate and up per task
+constexpr int64_t kUnitPanels = kUnitRows / quant::kPanelRows;
+
+bool same(cpu::PanelNumerics a, cpu::PanelNumerics b) {
+  return a.group == b.group && a.term_factor == b.term_factor;
+}
+
+int64_t most_experts(const ExpertWeights& weights) {
+  int64_t most = 0;
+  for (int64_t layer = 0; layer < weights.layers(); ++layer) {
+    most = std::max(most, weights.experts(layer));
+  }
+  return most;
+}
+
+/// What the layers need in the way of memory.
+struct Needs {
+  bool int8_gate = false;
+  bool int8_up_of_its_own = false;
+  bool float_input = false;
+  int64_t int8_hidden = 0;   // columns
+  int64_t float_hidden = 0;  // columns
+  int64_t panel_bytes = 0;
+
+  // For one node; the others' hidden vectors have other widths.
+  Needs(const ExpertWeights& weights, const PanelProduct& product, int64_t node) {
+    for (int64_t layer = 0; layer < weights.layers(); ++layer) {
+      if (weights.experts(layer) == 0) {
+        continue;
+      }
+      const ExpertShare& share = weights.share(layer, node);
+      const bool gate = product.wants_int8(share.gate.dtype);
+      const bool up = product.wants_int8(share.up.dtype);
+      int8_gate = int8_gate || gate;
+      float_input = float_input || !gate || !up;
+      int8_up_of_its_own =
+          int8_up_of_its_own ||
+          (up && !(gate && same(cpu::panel_numerics(share.gate.dtype), cpu::panel_numerics(share.up.dtype))));
+      int64_t& columns = product.wants_int8(share.down.dtype) ? int8_hidden : float_hidden;
+      columns = std::max(columns, share.rows.size());
+      panel_bytes = std::max(panel_bytes, share.largest_panel());
+    }
+  }
+};
+
+}  // namespace
+
+ExpertTeam::ExpertTeam(const ExpertWeights& weights, const ExpertTeamOptions& options, Workers& workers)
+    : weights_(weights),
+      workers_(workers),
+      product_(weights, options.arithmetic, options.isa),
+      loop_(workers, weights.nodes()),
+      d_model_(options.d_model),
+      tile_(std::min(kTokenTile, options.max_tokens)),
+      groups_(most_experts(weights), options.max_tokens * options.used),
+      max_tokens_(options.max_tokens),
+      counts_(static_cast<size_t>(weights.nodes())) {
+  allocate(options);
+}
+
+void ExpertTeam::allocate(const ExpertTeamOptions& options) {
+  const int64_t slots = max_tokens_ * options.used;
+  int64_t panel_bytes = 0;
+  for (int64_t node = 0; node < weights_.nodes(); ++node) {
+    const Needs needs(weights_, product_, node);
+    panel_bytes = std::max(panel_bytes, needs.panel_bytes);
+    hidden_.push_back({.codes = Int8Rows(slots * needs.int8_hidden),
+                       .values = AlignedVector<float>(static_cast<size_t>(slots * needs.float_hidden))});
+  }
+  partial_.resize(static_cast<size_t>((weights_.nodes() - 1) * max_tokens_ * d_model_));
+  const Needs needs(weights_, product_, 0);  // types are the same on all nodes
+  gate_input_ = Int8Rows(needs.int8_gate ? max_tokens_ * d_model_ : 0);
+  up_input_ = Int8Rows(needs.int8_up_of_its_own ? max_tokens_ * d_model_ : 0);
+  scratch_.resize(static_cast<size_t>(workers_.threads()));
+  for (Scratch& scratch : scratch_) {
+    scratch.panels.resize(static_cast<size_t>(2 * kUnitPanels * panel_bytes));
+    scratch.gate_codes = Int8Rows(needs.int8_gate ? tile_ * d_model_ : 0);
+    scratch.up_codes = Int8Rows(needs.int8_up_of_its_own ? tile_ * d_model_ : 0);
+    scratch.values.resize(static_cast<size_t>(needs.float_input ? tile_ * d_model_ : 0));
+    scratch.gate.resize(static_cast<size_t>(tile_ * quant::kPanelRows));
+    scratch.up.resize(static_cast<size_t>(tile_ * quant::kPanelRows));
+    scratch.hidden.resize(static_cast<size_t>(tile_ * kUnitRows));
+    scratch.matmul.resize(
+        static_cast<size_t>(cpu::matmul_scratch_floats(std::max(d_model_, options.d_expert))));
+  }
+}
+
+void ExpertTeam::quantize_input(Batch& batch) {
+  const ExpertShare& share = weights_.share(batch.layer, 0);
+  const bool gate = product_.wants_int8(share.gate.dtype);
+  const bool up = product_.wants_int8(share.up.dtype);
+  const cpu::PanelNumerics gate_form = cpu::panel_numerics(share.gate.dtype);
+  const cpu::PanelNumerics up_form = cpu::panel_numerics(share.up.dtype);
+  batch.up_reads_gates_input = gate && up && same(gate_form, up_form);
+  const auto quantize = [&](Int8Rows& rows, cpu::PanelNumerics form) {
+    rows.set_shape(d_model_, form);
+    workers_.for_ranges(batch.f.rows, kTokenGrain, [&](int64_t begin, int64_t end, int64_t) {
+      for (int64_t t = begin; t < end; ++t) {
+        rows.quantize(product_.panel_kernels(), t, 0, d_model_, batch.f.row(t).data());
+      }
+    });
+    for (Scratch& scratch : scratch_) {
+      (&rows == &gate_input_ ? scratch.gate_codes : scratch.up_codes).set_shape(d_model_, form);
+    }
+  };
+  if (gate) {
+    quantize(gate_input_, gate_form);
+  }
+  if (up && !batch.up_reads_gates_input) {
+    quantize(up_input_, up_form);
+  }
+}
+
+// The rows of an expert's tokens, one after the other.
+void ExpertTeam::gather(const Batch& batch, int64_t first_slot, int64_t n, Scratch& scratch) const {
+  // Tasks of an expert mostly follow each other on a worker: then this has been done.
+  if (scratch.gathered_batch == batch.number && scratch.gathered_slot == first_slot) {
+    return;
+  }
+  scratch.gathered_batch = batch.number;
+  scratch.gathered_slot = first_slot;
+  const ExpertShare& share = weights_.share(batch.layer, 0);
+  const bool gate = product_.wants_int8(share.gate.dtype);
+  const bool up = product_.wants_int8(share.up.dtype);
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t token = groups_.slot(first_slot + i).token;
+    if (gate) {
+      scratch.gate_codes.copy_row(gate_input_, token, i);
+    }
+    if (up && !batch.up_reads_gates_input) {
+      scratch.up_codes.copy_row(up_input_, token, i);
+    }
+    if (!gate || !up) {
+      std::ranges::copy(batch.f.row(token), scratch.values.begin() + i * d_model_);
+    }
+  }
+}
+
+ExpertTeam::Inputs ExpertTeam::inputs(const Batch& batch, int64_t first_slot, int64_t n,
+                                      Scratch& scratch) const {
+  const ExpertShare& share = weights_.share(batch.layer, 0);
+  const bool gate = product_.wants_int8(share.gate.dtype);
+  const bool up = product_.wants_int8(share.up.dtype);
+  const Int8Rows* gate_rows = &gate_input_;
+  const Int8Rows* up_rows = &up_input_;
+  int64_t first = groups_.slot(first_slot).token;
+  MatrixView<const float> values = batch.f.rows_from(first, 1);
+  if (n > 1) {  // a single token is read where it is
+    gather(batch, first_slot, n, scratch);
+    gate_rows = &scratch.gate_codes;
+    up_rows = &scratch.up_codes;
+    first = 0;
+    values = {scratch.values.data(), n, d_model_};
+  }
+  Inputs in{.gate = {.codes = {}, .values = values}, .up = {.codes = {}, .values = values}};
+  if (gate) {
+    in.gate.codes = gate_rows->rows(first, n);
+  }
+  if (up) {
+    in.up.codes = batch.up_reads_gates_input ? in.gate.codes : up_rows->rows(first, n);
+  }
+  return in;
+}
+
+// One task: 32 rows of gate and up for all tokens of an expert.
+void ExpertTeam::gate_up(const Batch& batch, int64_t node, int64_t expert, int64_t unit, Scratch& scratch) {
+  const ExpertShare& share = weights_.share(batch.layer, node);
+  const int64_t first_panel = unit * kUnitPanels;
+  const int64_t panels = std::min(kUnitPanels, share.gate_panels - first_panel);
+  PanelProduct::Operand gate[kUnitPanels];
+  PanelProduct::Operand up[kUnitPanels];
+  const std::span<std::byte> memory(scratch.panels);
+  const size_t step = memory.size() / (2 * kUnitPanels);
+  for (int64_t i = 0; i < panels; ++i) {
+    ExpertPanel which{batch.layer, ExpertPart::kGate, expert, node, first_panel + i};
+    gate[i] = product_.fetch(which, memory.subspan(static_cast<size_t>(2 * i) * step, step));
+    which.part = ExpertPart::kUp;
+    up[i] = product_.fetch(which, memory.subspan(static_cast<size_t>(2 * i + 1) * step, step));
+  }
+  const int64_t end = groups_.first_slot(expert + 1);
+  for (int64_t first = groups_.first_slot(expert); first < end; first += tile_) {
+    const int64_t n = std::min(tile_, end - first);
+    const Inputs in = inputs(batch, first, n, scratch);
+    for (int64_t i = 0; i < panels; ++i) {
+      product_.multiply(gate[i], in.gate, n, scratch.gate.data(), scratch.matmul);
+      product_.multiply(up[i], in.up, n, scratch.up.data(), scratch.matmul);
+      product_.kernels().swiglu(scratch.gate.data(), scratch.up.data(), n * quant::kPanelRows,
+                                scratch.gate.data());
+      for (int64_t t = 0; t < n; ++t) {
+        std::copy_n(scratch.gate.data() + t * quant::kPanelRows, quant::kPanelRows,
+                    scratch.hidden.data() + t * kUnitRows + i * quant::kPanelRows);
+      }
+    }
+    keep_hidden(batch, node, first, n, unit, scratch);
+  }
+}
+
+void ExpertTeam::keep_hidden(const Batch& batch, int64_t node, int64_t first_slot, int64_t n, int64_t unit,
+                             const Scratch& scratch) {
+  const ExpertShare& share = weights_.share(batch.layer, node);
+  Hidden& hidden = hidden_[static_cast<size_t>(node)];
+  const int64_t begin = unit * kUnitRows;
+  const int64_t columns = std::min(kUnitRows, share.rows.size() - begin);
+  for (int64_t t = 0; t < n; ++t) {
+    const float* const values = scratch.hidden.data() + t * kUnitRows;
+    if (product_.wants_int8(share.down.dtype)) {
+      hidden.codes.quantize(product_.panel_kernels(), first_slot + t, begin, columns, values);
+    } else {
+      std::copy_n(values, columns, hidden.values.data() + (first_slot + t) * share.rows.size() + begin);
+    }
+  }
+}
+
+Activations ExpertTeam::hidden(const Batch& batch, int64_t node, int64_t first_slot, int64_t n) const {
+  const ExpertShare& share = weights_.share(batch.layer, node);
+  const Hidden& hidden = hidden_[static_cast<size_t>(node)];
+  if (product_.wants_int8(share.down.dtype)) {
+    return {.codes = hidden.codes.rows(first_slot, n), .values = {}};
+  }
+  const int64_t width = share.rows.size();
+  return {.codes = {}, .values = {hidden.values.data() + first_slot * width, n, width}};
+}
+
+// Node 0 adds to y itself.
+MatrixView<float> ExpertTeam::sums(const Batch& batch, int64_t node) {
+  return node == 0 ? batch.y
+                   : MatrixView<float>(partial_.data() + (node - 1) * max_tokens_ * d_model_, batch.y.rows,
+                                       d_model_);
+}
+
+// One task: sixteen rows of down for all tokens and experts.
+void ExpertTeam::down(const Batch& batch, int64_t node, int64_t panel, Scratch& scratch) {
+  const int64_t row = panel * quant::kPanelRows;
+  const int64_t rows = std::min(quant::kPanelRows, d_model_ - row);
+  const MatrixView<float> sum = sums(batch, node);
+  for (int64_t t = 0; node > 0 && t < sum.rows; ++t) {
+    std::fill_n(sum.row(t).data() + row, rows, 0.0F);
+  }
+  for (const int32_t expert : groups_.active()) {
+    const PanelProduct::Operand weight =
+        product_.fetch({batch.layer, ExpertPart::kDown, expert, node, panel}, scratch.panels);
+    const int64_t end = groups_.first_slot(expert + 1);
+    for (int64_t first = groups_.first_slot(expert); first < end; first += tile_) {
+      const int64_t n = std::min(tile_, end - first);
+      product_.multiply(weight, hidden(batch, node, first, n), n, scratch.gate.data(), scratch.matmul);
+      for (int64_t i = 0; i < n; ++i) {
+        const RouteGroups::Slot& slot = groups_.slot(first + i);
+        product_.kernels().add_scaled(scratch.gate.data() + i * quant::kPanelRows, slot.weight, rows,
+                                      sum.row(slot.token).data() + row);
+      }
+    }
+  }
+}
+
+// In the order of nodes, whoever was first.
+void ExpertTeam::add_partial_sums(const Batch& batch) {
+  workers_.for_ranges(batch.y.rows, kTokenGrain, [&](int64_t begin, int64_t end, int64_t) {
+    for (int64_t node = 1; node < weights_.nodes(); ++node) {
+      if (weights_.share(batch.layer, node).rows.size() == 0) {
+        continue;
+      }
+      for (int64_t t = begin; t < end; ++t) {
+        product_.kernels().add_scaled(sums(batch, node).row(t).data(), 1.0F, d_model_, batch.y.row(t).data());
+      }
+    }
+  });
+}
+
+void ExpertTeam::add(int64_t layer, MatrixView<const float> f, const Routes& routes, MatrixView<float> y) {
+  assert(routes.ids.rows == f.rows && y.rows == f.rows && f.rows <= max_tokens_);
+  Batch batch{.number = batches_++, .layer = layer, .f = f, .y = y};
+  groups_.group(weights_.experts(layer), routes);
+  quantize_input(batch);
+  const auto active = groups_.active();
+  for (int64_t node = 0; node < weights_.nodes(); ++node) {
+    const ExpertShare& share = weights_.share(layer, node);
+    if (product_.wants_int8(share.down.dtype)) {
+      hidden_[static_cast<size_t>(node)].codes.set_shape(share.rows.size(),
+                                                         cpu::panel_numerics(share.down.dtype));
+    }
+    counts_[static_cast<size_t>(node)] =
+        static_cast<int64_t>(active.size()) * ((share.gate_panels + kUnitPanels - 1) / kUnitPanels);
+  }
+  loop_.run(counts_, [&](int64_t node, int64_t task, int64_t worker) {
+    const int64_t units = counts_[static_cast<size_t>(node)] / static_cast<int64_t>(active.size());
+    gate_up(batch, node, active[static_cast<size_t>(task / units)], task % units,
+            scratch_[static_cast<size_t>(worker)]);
+  });
+  for (int64_t node = 0; node < weights_.nodes(); ++node) {
+    counts_[static_cast<size_t>(node)] = weights_.share(layer, node).down_panels;
+  }
+  loop_.run(counts_, [&](int64_t node, int64_t panel, int64_t worker) {
+    down(batch, node, panel, scratch_[static_cast<size_t>(worker)]);
+  });
+  if (weights_.nodes() > 1) {
+    add_partial_sums(batch);
+  }
+}
+
+}  // namespace sluice::offload

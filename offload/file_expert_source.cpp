@@ -1,0 +1,41 @@
+#include "offload/file_expert_source.h"
+
+#include <cassert>
+#include <utility>
+
+#include "quant/base/error.h"
+
+namespace sluice::offload {
+
+FileExpertSource::FileExpertSource(const std::vector<std::filesystem::path>& files,
+                                   std::vector<FileExpertLayer> layers)
+    : layers_(std::move(layers)) {
+  files_.reserve(files.size());
+  for (const std::filesystem::path& file : files) {
+    files_.push_back(std::make_unique<FileReader>(file));
+  }
+}
+
+std::vector<ReadMode> FileExpertSource::modes() const {
+  std::vector<ReadMode> modes;
+  modes.reserve(files_.size());
+  for (const auto& file : files_) {
+    modes.push_back(file->mode());
+  }
+  return modes;
+}
+
+void FileExpertSource::read(const ExpertRows& what, std::span<std::byte> bytes) const {
+  const FileExpertMatrix& matrix = at(what.layer).matrix(what.part);
+  const int64_t row_bytes = quant::row_bytes(matrix.shape.dtype, matrix.shape.cols);
+  assert(what.first_row >= 0 && what.first_row + what.rows <= matrix.shape.rows);
+  assert(static_cast<int64_t>(bytes.size()) == what.rows * row_bytes);
+  const int64_t row = what.expert * matrix.stride_rows + matrix.first_row + what.first_row;
+  try {
+    files_[matrix.file]->read(matrix.offset + row * row_bytes, bytes);
+  } catch (const Error& error) {
+    throw Error(error.subject() + ": tensor " + matrix.name, error.expected(), error.found());
+  }
+}
+
+}  // namespace sluice::offload

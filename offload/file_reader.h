@@ -1,0 +1,58 @@
+// Large reads of a file at any offset, past the page cache where the file system lets them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+namespace sluice::offload {
+
+/// kDirect: O_DIRECT. kBuffered: through the page cache, which is told afterwards to forget it.
+enum class ReadMode { kDirect, kBuffered };
+
+class FileReader {
+ public:
+  /// Direct, unless the file system refuses. Throws Error naming the path when it cannot be opened.
+  explicit FileReader(std::filesystem::path path);
+  /// In this mode only.
+  FileReader(std::filesystem::path path, ReadMode mode);
+  ~FileReader();
+  FileReader(const FileReader&) = delete;
+  FileReader& operator=(const FileReader&) = delete;
+
+  [[nodiscard]] ReadMode mode() const { return mode_; }
+
+  /// Fills `bytes` from `offset` on. By several threads at once. Throws Error naming the path when the file
+  /// ends before, or a read fails.
+  void read(int64_t offset, std::span<std::byte> bytes) const;
+
+ private:
+  struct Free {
+    void operator()(std::byte* memory) const;
+  };
+  struct Buffer {
+    std::unique_ptr<std::byte, Free> memory;
+    int64_t bytes = 0;
+  };
+
+  void open(int flags);
+  [[nodiscard]] bool reads_directly() const;
+  void read_direct(int64_t offset, std::span<std::byte> bytes) const;
+  void read_buffered(int64_t offset, std::span<std::byte> bytes) const;
+  int64_t read_some(int64_t offset, std::byte* to, int64_t bytes) const;
+  [[noreturn]] void ends_early(int64_t offset, std::span<std::byte> bytes) const;
+  [[nodiscard]] Buffer take_buffer(int64_t bytes) const;
+  void give_back(Buffer buffer) const;
+
+  std::filesystem::path path_;
+  ReadMode mode_ = ReadMode::kDirect;
+  int fd_ = -1;
+  mutable std::mutex mutex_;
+  mutable std::vector<Buffer> buffers_;  // those that nobody uses now; as many as threads have read at once
+};
+
+}  // namespace sluice::offload

@@ -1,0 +1,311 @@
+// Every byte of every expert is where it belongs, and nothing is loaded that does not fit.
+#include "offload/expert_store.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+
+#include "offload/mapped_experts.h"
+#include "support/error_text.h"
+#include "support/random_experts.h"
+
+namespace sluice::offload {
+namespace {
+
+using quant::DType;
+using testing::RandomExperts;
+
+constexpr ExpertPart kParts[] = {ExpertPart::kGate, ExpertPart::kUp, ExpertPart::kDown};
+
+ExpertStoreOptions options_for(std::vector<double> rates) {
+  ExpertStoreOptions options;
+  options.homes.clear();
+  for (const double rate : rates) options.homes.push_back({.node_os_index = 0, .gb_per_s = rate});
+  options.huge_pages = HugePages::kOff;
+  return options;
+}
+
+class ExpertStoreTest : public ::testing::Test {
+ protected:
+  std::vector<double> random_rates() {
+    std::vector<double> rates;
+    for (int64_t n = random_.integer(1, 5); n > 0; --n) {
+      rates.push_back(static_cast<double>(random_.uniform(1, 300)));
+    }
+    return rates;
+  }
+
+  // What the file has of a node's share of one matrix, rows one after the other.
+  static std::vector<std::byte> expected(const RandomExperts& source, int64_t layer, ExpertPart part,
+                                         int64_t expert, const RowRange& share) {
+    const ExpertPartShape shape = source.shape(layer, part);
+    const int64_t row = quant::row_bytes(shape.dtype, shape.cols);
+    const auto all = source.bytes(layer, part, expert);
+    std::vector<std::byte> bytes;
+    const bool down = part == ExpertPart::kDown;
+    const int64_t first = down ? quant::row_bytes(shape.dtype, share.begin) : 0;
+    const int64_t last = down ? quant::row_bytes(shape.dtype, share.end) : row;
+    for (int64_t r = down ? 0 : share.begin; r < (down ? shape.rows : share.end); ++r) {
+      bytes.insert(bytes.end(), all.begin() + r * row + first, all.begin() + r * row + last);
+    }
+    return bytes;
+  }
+
+  static std::vector<std::byte> unpacked(const quant::PanelView& view) {
+    const int64_t row = quant::row_bytes(view.layout.dtype, view.layout.cols);
+    std::vector<std::byte> bytes(static_cast<size_t>(view.rows * row));
+    for (int64_t p = 0; p < view.panels(); ++p) {
+      const int64_t count = std::min(quant::kPanelRows, view.rows - p * quant::kPanelRows);
+      quant::unpack_panel(view.layout, {view.panel(p), static_cast<size_t>(view.layout.panel_bytes)}, count,
+                          std::span(bytes).subspan(static_cast<size_t>(p * quant::kPanelRows * row),
+                                                   static_cast<size_t>(count * row)));
+    }
+    return bytes;
+  }
+
+  // Panel by panel through the interface, as exact computation reads them.
+  static std::vector<std::byte> by_rows(const ExpertWeights& weights, int64_t layer, ExpertPart part,
+                                        int64_t expert, int64_t node) {
+    const ExpertShare& share = weights.share(layer, node);
+    std::vector<std::byte> scratch(static_cast<size_t>(share.largest_panel()));
+    std::vector<std::byte> bytes;
+    const int64_t panels = part == ExpertPart::kDown ? share.down_panels : share.gate_panels;
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      const quant::WeightView rows = weights.rows({layer, part, expert, node, panel}, scratch);
+      for (int64_t r = 0; r < rows.rows; ++r) {
+        bytes.insert(bytes.end(), rows.row(r), rows.row(r) + quant::row_bytes(rows.dtype, rows.cols));
+      }
+    }
+    return bytes;
+  }
+
+  static void expect_holds(const ExpertStore& store, const RandomExperts& source) {
+    ASSERT_EQ(store.layers(), source.layers());
+    for (int64_t layer = 0; layer < source.layers(); ++layer) {
+      ASSERT_EQ(store.experts(layer), source.experts(layer));
+      for (int64_t expert = 0; expert < source.experts(layer); ++expert) {
+        for (int64_t node = 0; node < store.nodes(); ++node) {
+          const ExpertStore::Expert held = store.expert(layer, expert, node);
+          const RowRange share = store.share(layer, node).rows;
+          for (const ExpertPart part : kParts) {
+            const quant::PanelView& view = part == ExpertPart::kGate ? held.gate
+                                           : part == ExpertPart::kUp ? held.up
+                                                                     : held.down;
+            const auto bytes = expected(source, layer, part, expert, share);
+            ASSERT_EQ(unpacked(view), bytes);
+            ASSERT_EQ(by_rows(store, layer, part, expert, node), bytes);
+            ASSERT_EQ(reinterpret_cast<uintptr_t>(view.data) % quant::kPanelAlignment, 0);
+            const auto scales = source.shape(layer, part).scales;
+            ASSERT_EQ(view.scale, scales.empty() ? 1.0F : scales[static_cast<size_t>(expert)]);
+          }
+        }
+      }
+    }
+  }
+
+  testing::Random random_;
+};
+
+TEST_F(ExpertStoreTest, HoldsEveryByteForEveryTypeAndSplit) {
+  SCOPED_TRACE(random_.describe());
+  for (const DType gate : testing::weight_types()) {
+    for (const DType down : testing::weight_types()) {
+      SCOPED_TRACE(std::string(quant::dtype_info(gate).name) + " and " +
+                   std::string(quant::dtype_info(down).name));
+      RandomExperts source;
+      source.add_dense_layer();
+      auto shape = testing::random_expert_shape(gate, down, random_);
+      shape.scaled = random_.integer(0, 1) != 0;
+      source.add_layer(shape, random_);
+      Workers workers(random_.integer(1, 4));
+      const auto store = ExpertStore::load(source, options_for(random_rates()), workers);
+      ASSERT_TRUE(store.has_value());
+      expect_holds(*store, source);
+    }
+  }
+}
+
+TEST_F(ExpertStoreTest, LayersMayDiffer) {
+  SCOPED_TRACE(random_.describe());
+  RandomExperts source;
+  source.add_layer({.experts = 3,
+                    .d_model = 256,
+                    .d_expert = 512,
+                    .gate = DType::kQ4_K,
+                    .up = DType::kQ8_0,
+                    .down = DType::kQ6_K},
+                   random_);
+  source.add_dense_layer();
+  source.add_layer({.experts = 2,
+                    .d_model = 256,
+                    .d_expert = 192,
+                    .gate = DType::kNVFP4,
+                    .up = DType::kNVFP4,
+                    .down = DType::kNVFP4,
+                    .scaled = true},
+                   random_);
+  Workers workers(3);
+  auto store = ExpertStore::load(source, options_for({200, 100}), workers);
+  ASSERT_TRUE(store.has_value());
+  expect_holds(*store, source);
+  ExpertStore moved = std::move(*store);  // views survive a move
+  expect_holds(moved, source);
+}
+
+// Sixteen rows of 280 kB are more than a piece wants to be, a thousand of 160 bytes less.
+TEST_F(ExpertStoreTest, LongRowsAreReadInPieces) {
+  SCOPED_TRACE(random_.describe());
+  RandomExperts source;
+  source.add_layer({.experts = 1, .d_model = 70'000, .d_expert = 40}, random_);
+  Workers workers(2);
+  const auto store = ExpertStore::load(source, options_for({1, 1}), workers);
+  ASSERT_TRUE(store.has_value());
+  expect_holds(*store, source);
+}
+
+TEST_F(ExpertStoreTest, PagesAreOnTheNodesTheyShouldBeOn) {
+  RandomExperts source;
+  source.add_layer({.experts = 8,
+                    .d_model = 512,
+                    .d_expert = 512,
+                    .gate = DType::kQ8_0,
+                    .up = DType::kQ8_0,
+                    .down = DType::kQ8_0},
+                   random_);
+  ExpertStoreOptions options = options_for({});
+  for (const NumaNode& node : probe_machine().nodes) {
+    if (!node.cores.empty()) options.homes.push_back({.node_os_index = node.os_index, .gb_per_s = 1});
+  }
+  options.policy = MemoryPolicy::kNode;
+  Workers workers(2);
+  const auto store = ExpertStore::load(source, options, workers);
+  ASSERT_TRUE(store.has_value());
+  if (!store->facts().not_bound.empty()) GTEST_SKIP() << store->facts().not_bound;
+  ASSERT_EQ(store->arenas().size(), options.homes.size());
+  for (size_t node = 0; node < options.homes.size(); ++node) {
+    const Arena& arena = store->arenas()[node];
+    const auto pages = arena.pages_per_node();
+    ASSERT_EQ(pages.size(), 1);
+    EXPECT_EQ(pages[0].node_os_index, options.homes[node].node_os_index);
+    EXPECT_EQ(pages[0].pages, (static_cast<int64_t>(arena.bytes().size()) + 4095) / 4096);
+  }
+}
+
+TEST_F(ExpertStoreTest, TellsOfProgressUpToTheEnd) {
+  RandomExperts source;
+  source.add_layer({.experts = 20, .d_model = 64, .d_expert = 64}, random_);
+  ExpertStoreOptions options = options_for({1});
+  std::vector<LoadProgress> told;
+  options.progress = [&](const LoadProgress& progress) { told.push_back(progress); };
+  Workers workers(3);
+  const auto store = ExpertStore::load(source, options, workers);
+  ASSERT_FALSE(told.empty());
+  EXPECT_TRUE(std::ranges::is_sorted(told, {}, &LoadProgress::bytes_done));
+  EXPECT_EQ(told.back().bytes_done, 20 * 3 * 64 * 64 * 4);
+  EXPECT_EQ(told.back().bytes_total, told.back().bytes_done);
+  EXPECT_EQ(store->facts().bytes, ExpertStore::bytes_needed(source, options.homes));
+}
+
+/// A source that something happens to at a certain read.
+class Eventful final : public ExpertSource {
+ public:
+  Eventful(const RandomExperts& source, int at, std::function<void()> event)
+      : source_(source), at_(at), event_(std::move(event)) {}
+  [[nodiscard]] int64_t layers() const override { return source_.layers(); }
+  [[nodiscard]] int64_t experts(int64_t layer) const override { return source_.experts(layer); }
+  [[nodiscard]] ExpertPartShape shape(int64_t layer, ExpertPart part) const override {
+    return source_.shape(layer, part);
+  }
+  void read(const ExpertRows& what, std::span<std::byte> bytes) const override {
+    if (++reads == at_) event_();
+    source_.read(what, bytes);
+  }
+  mutable std::atomic<int> reads = 0;
+
+ private:
+  const RandomExperts& source_;
+  int at_;
+  std::function<void()> event_;
+};
+
+TEST_F(ExpertStoreTest, StopsWhenAsked) {
+  RandomExperts source;
+  source.add_layer({.experts = 50, .d_model = 64, .d_expert = 64}, random_);
+  std::stop_source stop;
+  const Eventful eventful(source, 10, [&] { stop.request_stop(); });
+  ExpertStoreOptions options = options_for({1});
+  options.stop = stop.get_token();
+  Workers workers(2);
+  EXPECT_FALSE(ExpertStore::load(eventful, options, workers).has_value());
+  EXPECT_LT(eventful.reads, 20);
+}
+
+TEST_F(ExpertStoreTest, ErrorsOfTheSourceReachTheCaller) {
+  RandomExperts source;
+  source.add_layer({.experts = 50, .d_model = 64, .d_expert = 64}, random_);
+  const Eventful eventful(source, 10, [] { throw Error("disk", "bytes", "smoke"); });
+  Workers workers(2);
+  EXPECT_EQ(testing::error_text([&] { return ExpertStore::load(eventful, options_for({1}), workers); }),
+            "disk: expected bytes, found smoke");
+}
+
+/// Experts of a size that no machine has.
+class Enormous final : public ExpertSource {
+ public:
+  [[nodiscard]] int64_t layers() const override { return 60; }
+  [[nodiscard]] int64_t experts(int64_t /*layer*/) const override { return 1 << 20; }
+  [[nodiscard]] ExpertPartShape shape(int64_t /*layer*/, ExpertPart part) const override {
+    return {.dtype = DType::kF32,
+            .rows = part == ExpertPart::kDown ? 7168 : 2048,
+            .cols = part == ExpertPart::kDown ? 2048 : 7168,
+            .scales = {}};
+  }
+  void read(const ExpertRows& /*what*/, std::span<std::byte> /*bytes*/) const override { ADD_FAILURE(); }
+};
+
+TEST_F(ExpertStoreTest, WhatDoesNotFitIsRefusedBeforeAnythingIsRead) {
+  Workers workers(2);
+  const std::string text = testing::error_text([&] {
+    return ExpertStore::load(Enormous(), options_for({1, 1}), workers);
+  });
+  const int64_t bytes = int64_t{60} * (1 << 20) * 3 * 7168 * 2048 * 4;
+  EXPECT_EQ(text.find("memory for the routed experts: expected " + std::to_string(bytes) + " bytes"), 0)
+      << text;
+}
+
+TEST_F(ExpertStoreTest, MappedExpertsGiveTheSamePanels) {
+  SCOPED_TRACE(random_.describe());
+  for (const DType dtype : testing::weight_types()) {
+    RandomExperts source;
+    auto shape = testing::random_expert_shape(dtype, dtype, random_);
+    shape.scaled = dtype == DType::kNVFP4;
+    source.add_layer(shape, random_);
+    Workers workers(1);
+    const auto store = ExpertStore::load(source, options_for({1}), workers);
+    ASSERT_TRUE(store.has_value());
+    const auto layers = source.mapped();
+    const MappedExperts mapped(layers);
+    const ExpertShare& share = mapped.share(0, 0);
+    Arena scratch(2 * share.largest_panel(), {.huge_pages = HugePages::kOff});
+    const auto mine = scratch.allocate(share.largest_panel());
+    for (int64_t expert = 0; expert < shape.experts; ++expert) {
+      for (const ExpertPart part : kParts) {
+        EXPECT_EQ(mapped.share(0, 0).layout(part), store->share(0, 0).layout(part));
+        EXPECT_EQ(mapped.scale(0, part, expert), store->scale(0, part, expert));
+        EXPECT_EQ(by_rows(mapped, 0, part, expert, 0), by_rows(*store, 0, part, expert, 0));
+        const int64_t panels = part == ExpertPart::kDown ? share.down_panels : share.gate_panels;
+        for (int64_t p = 0; p < panels; ++p) {
+          const ExpertPanel which{0, part, expert, 0, p};
+          const auto size = static_cast<size_t>(share.layout(part).panel_bytes);
+          const std::byte* const a = mapped.panel(which, mine);
+          const std::byte* const b = store->panel(which, {});
+          ASSERT_TRUE(std::equal(a, a + size, b));
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sluice::offload

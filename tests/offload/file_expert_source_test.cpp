@@ -1,0 +1,160 @@
+// Bytes of files, read past the page cache or through it.
+#include "offload/file_expert_source.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <fstream>
+#include <thread>
+
+#include "support/error_text.h"
+#include "support/random_experts.h"
+#include "support/temporary_directory.h"
+
+namespace sluice::offload {
+namespace {
+
+using quant::DType;
+
+std::vector<std::byte> write_random(const std::filesystem::path& path, int64_t bytes,
+                                    testing::Random& random) {
+  std::vector<std::byte> data = random.bytes(bytes);
+  std::ofstream(path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(data.data()), static_cast<std::streamsize>(data.size()));
+  return data;
+}
+
+TEST(FileReader, AnyRangeInEitherMode) {
+  testing::Random random;
+  SCOPED_TRACE(random.describe());
+  const testing::TemporaryDirectory directory;
+  const auto path = directory / "data";
+  const auto data = write_random(path, 100'001, random);
+  for (const ReadMode mode : {FileReader(path).mode(), ReadMode::kBuffered}) {
+    const FileReader reader(path, mode);
+    EXPECT_EQ(reader.mode(), mode);
+    for (int trial = 0; trial < 100; ++trial) {
+      const int64_t begin = random.integer(0, 100'001);
+      std::vector<std::byte> bytes(static_cast<size_t>(random.integer(0, 100'001 - begin)));
+      reader.read(begin, bytes);
+      ASSERT_TRUE(std::equal(bytes.begin(), bytes.end(), data.begin() + begin)) << begin;
+    }
+  }
+}
+
+TEST(FileReader, ManyThreadsAtOnce) {
+  testing::Random random;
+  const testing::TemporaryDirectory directory;
+  const auto data = write_random(directory / "data", 1 << 20, random);
+  const FileReader reader(directory / "data");
+  std::vector<int> wrong(4);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      std::vector<std::byte> bytes(50'000);
+      for (int64_t at = t; at + 50'000 < 1 << 20; at += 31'337) {
+        reader.read(at, bytes);
+        wrong[static_cast<size_t>(t)] += !std::equal(bytes.begin(), bytes.end(), data.begin() + at);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(wrong, std::vector<int>(4));
+}
+
+TEST(FileReader, TheEndIsAnError) {
+  testing::Random random;
+  const testing::TemporaryDirectory directory;
+  const auto path = directory / "data";
+  write_random(path, 5000, random);
+  for (const ReadMode mode : {FileReader(path).mode(), ReadMode::kBuffered}) {
+    const FileReader reader(path, mode);
+    std::vector<std::byte> bytes(1001);
+    EXPECT_EQ(testing::error_text([&] { return reader.read(4000, bytes), 0; }),
+              path.string() + ": expected 1001 bytes at byte 4000, found the end of the file before");
+    EXPECT_NE(testing::error_text([&] { return reader.read(50'000, bytes), 0; }), "no error");
+  }
+}
+
+TEST(FileReader, WhereDirectReadsAreRefusedTheCacheIsUsedAndSaysSo) {
+  const FileReader reader("/proc/version");  // procfs takes no O_DIRECT
+  EXPECT_EQ(reader.mode(), ReadMode::kBuffered);
+  std::vector<std::byte> bytes(5);
+  reader.read(0, bytes);
+  EXPECT_EQ(bytes[0], std::byte{'L'});
+  EXPECT_NE(testing::error_text([] { return FileReader("/proc/version", ReadMode::kDirect).mode(); }),
+            "no error");
+}
+
+TEST(FileReader, MissingFile) {
+  EXPECT_EQ(testing::error_text([] { return FileReader("/nowhere/at/all").mode(); }),
+            "/nowhere/at/all: expected a readable file, found No such file or directory");
+}
+
+// Two files; in one gate and up are fused, in the other they are apart.
+TEST(FileExpertSource, ReadsRowsOfFusedAndSeparateTensors) {
+  testing::Random random;
+  SCOPED_TRACE(random.describe());
+  const testing::TemporaryDirectory directory;
+  const auto first = write_random(directory / "a", 300'000, random);
+  const auto second = write_random(directory / "b", 200'000, random);
+  constexpr int64_t kExperts = 3, kModel = 64, kExpert = 96;
+  const ExpertPartShape in{.dtype = DType::kQ8_0, .rows = kExpert, .cols = kModel, .scales = {}};
+  const ExpertPartShape out{.dtype = DType::kNVFP4, .rows = kModel, .cols = 192, .scales = {}};
+  std::vector<FileExpertLayer> layers(3);
+  layers[1] = {
+      .experts = kExperts,
+      .gate = {.name = "gate_up",
+               .file = 0,
+               .offset = 1056,
+               .stride_rows = 2 * kExpert,
+               .first_row = 0,
+               .shape = in},
+      .up = {.name = "gate_up",
+             .file = 0,
+             .offset = 1056,
+             .stride_rows = 2 * kExpert,
+             .first_row = kExpert,
+             .shape = in},
+      .down = {.name = "down", .file = 1, .offset = 32, .stride_rows = kModel, .first_row = 0, .shape = out}};
+  layers[2] = {
+      .experts = kExperts,
+      .gate =
+          {.name = "gate", .file = 1, .offset = 64'000, .stride_rows = kExpert, .first_row = 0, .shape = in},
+      .up = {.name = "up", .file = 1, .offset = 128'000, .stride_rows = kExpert, .first_row = 0, .shape = in},
+      .down = {.name = "down2",
+               .file = 0,
+               .offset = 299'000,
+               .stride_rows = kModel,
+               .first_row = 0,
+               .shape = out}};
+  const FileExpertSource source({directory / "a", directory / "b"}, layers);
+  EXPECT_EQ(source.layers(), 3);
+  EXPECT_EQ(source.experts(0), 0);
+  EXPECT_EQ(source.experts(1), kExperts);
+  EXPECT_EQ(source.modes().size(), 2);
+  for (int trial = 0; trial < 200; ++trial) {
+    const int64_t layer = random.integer(1, 2);
+    const auto part = static_cast<ExpertPart>(random.integer(0, 2));
+    if (layer == 2 && part == ExpertPart::kDown) continue;
+    const FileExpertMatrix& m = layers[static_cast<size_t>(layer)].matrix(part);
+    const int64_t row_bytes = quant::row_bytes(m.shape.dtype, m.shape.cols);
+    ExpertRows what{.layer = layer, .part = part, .expert = random.integer(0, kExperts - 1)};
+    what.first_row = random.integer(0, m.shape.rows);
+    what.rows = random.integer(0, m.shape.rows - what.first_row);
+    std::vector<std::byte> bytes(static_cast<size_t>(what.rows * row_bytes));
+    source.read(what, bytes);
+    const auto& file = m.file == 0 ? first : second;
+    const int64_t at = m.offset + (what.expert * m.stride_rows + m.first_row + what.first_row) * row_bytes;
+    ASSERT_TRUE(std::equal(bytes.begin(), bytes.end(), file.begin() + at));
+  }
+  std::vector<std::byte> bytes(static_cast<size_t>(kModel * quant::row_bytes(DType::kNVFP4, 192)));
+  const std::string text = testing::error_text([&] {
+    source.read({.layer = 2, .part = ExpertPart::kDown, .expert = 0, .first_row = 0, .rows = kModel}, bytes);
+    return 0;
+  });
+  EXPECT_EQ(text.find((directory / "a").string() + ": tensor down2: expected "), 0) << text;
+}
+
+}  // namespace
+}  // namespace sluice::offload
