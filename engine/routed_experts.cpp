@@ -105,7 +105,12 @@ offload::ExpertStoreOptions store_options(const RuntimeOptions& options, const o
 
 std::string describe(const offload::ExpertStore& store) {
   const offload::ExpertStoreFacts& facts = store.facts();
-  std::string text = fmt::format("{:.1f} GB of experts", static_cast<double>(facts.bytes) / 1e9);
+  if (facts.bytes == 0) {
+    return "no experts";
+  }
+  const auto bytes = static_cast<double>(facts.bytes);
+  std::string text = bytes < 1e9 ? fmt::format("{:.1f} MB of experts", bytes / 1e6)
+                                 : fmt::format("{:.1f} GB of experts", bytes / 1e9);
   if (store.nodes() > 1) {
     text += fmt::format(" on {} NUMA nodes", store.nodes());
   }

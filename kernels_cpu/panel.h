@@ -69,7 +69,11 @@ struct ActivationView {
   int64_t group = kActivationBlock;  // PanelNumerics::group of the weights
 
   [[nodiscard]] ActivationView tokens_from(int64_t begin, int64_t count) const {
-    return {codes + begin * cols, scales + begin * cols / kActivationBlock, terms + begin * cols / group, count, cols,
+    return {codes + begin * cols,
+            scales + begin * cols / kActivationBlock,
+            terms + begin * cols / group,
+            count,
+            cols,
             group};
   }
 };

@@ -10,7 +10,8 @@ namespace {
 // Tokens that meet a panel at a time: enough that decoding it vanishes behind the products (chosen).
 constexpr int64_t kTokenTile = 128;
 
-/// Calls product(panel, first token, tokens, out [tokens, 16]) for every panel and tile, and puts the results into y.
+/// Calls product(panel, first token, tokens, out [tokens, 16]) for every panel and tile, and puts the results
+/// into y.
 template <class Product>
 void for_each_tile(const quant::PanelView& w, int64_t panel_begin, int64_t panel_end, MatrixView<float> y,
                    const Product& product) {
@@ -48,18 +49,19 @@ ActivationView ActivationBuffer::view(quant::DType weights, int64_t n_tokens, in
           .group = panel_numerics(weights).group};
 }
 
-void ActivationBuffer::quantize_rows(const PanelKernels& kernels, quant::DType weights, MatrixView<const float> x,
-                                     int64_t begin, int64_t end) {
+void ActivationBuffer::quantize_rows(const PanelKernels& kernels, quant::DType weights,
+                                     MatrixView<const float> x, int64_t begin, int64_t end) {
   assert(takes_int8(weights) && x.rows * x.cols <= static_cast<int64_t>(codes_.size()));
   const PanelNumerics numerics = panel_numerics(weights);
   for (int64_t t = begin; t < end; ++t) {
     kernels.quantize(x.row(t).data(), x.cols, numerics, codes_.data() + t * x.cols,
-                     scales_.data() + t * x.cols / kActivationBlock, terms_.data() + t * x.cols / numerics.group);
+                     scales_.data() + t * x.cols / kActivationBlock,
+                     terms_.data() + t * x.cols / numerics.group);
   }
 }
 
-void panel_matmul(const PanelKernels& kernels, const quant::PanelView& w, int64_t panel_begin, int64_t panel_end,
-                  const ActivationView& x, MatrixView<float> y) {
+void panel_matmul(const PanelKernels& kernels, const quant::PanelView& w, int64_t panel_begin,
+                  int64_t panel_end, const ActivationView& x, MatrixView<float> y) {
   assert(x.cols == w.layout.cols && x.n_tokens == y.rows && w.rows <= y.cols);
   const PanelKernels::DotFn dot = kernels.dot[static_cast<size_t>(w.layout.dtype)];
   assert(dot != nullptr);
@@ -69,8 +71,8 @@ void panel_matmul(const PanelKernels& kernels, const quant::PanelView& w, int64_
                 });
 }
 
-void panel_matmul(const PanelKernels& kernels, const quant::PanelView& w, int64_t panel_begin, int64_t panel_end,
-                  MatrixView<const float> x, MatrixView<float> y) {
+void panel_matmul(const PanelKernels& kernels, const quant::PanelView& w, int64_t panel_begin,
+                  int64_t panel_end, MatrixView<const float> x, MatrixView<float> y) {
   assert(x.cols == w.layout.cols && x.rows == y.rows && w.rows <= y.cols);
   const PanelKernels::FloatDotFn dot = kernels.float_dot[static_cast<size_t>(w.layout.dtype)];
   assert(dot != nullptr);

@@ -55,9 +55,9 @@ class CpuBackend final : public Backend {
   const cpu::Kernels& kernels_;
   const cpu::PanelKernels& panel_kernels_;
   offload::Workers& workers_;
-  std::optional<PanelWeights> panels_;   // none when activations are float32
-  cpu::ActivationBuffer quantized_;      // what a product of panels reads
-  std::vector<float> frequencies_;  // [d_rope / 2]
+  std::optional<PanelWeights> panels_;  // none when activations are float32
+  cpu::ActivationBuffer quantized_;     // what a product of panels reads
+  std::vector<float> frequencies_;      // [d_rope / 2]
   // The positions whose angles buffers_.cos_sin holds.
   int64_t rope_first_position_ = -1;
   int64_t rope_tokens_ = 0;

@@ -21,14 +21,16 @@ std::vector<WeightView> shared_matrices(const ModelWeights& weights) {
     add_ffn(layer.shared, matrices);
   }
   // Layers leave unset what they do not have. F32 is multiplied where it lies.
-  std::erase_if(matrices, [](const WeightView& w) { return w.data == nullptr || w.dtype == quant::DType::kF32; });
+  std::erase_if(matrices,
+                [](const WeightView& w) { return w.data == nullptr || w.dtype == quant::DType::kF32; });
   return matrices;
 }
 
 int64_t panel_bytes(const std::vector<WeightView>& matrices) {
   int64_t bytes = 0;
   for (const WeightView& w : matrices) {
-    const quant::PanelView view{.layout = quant::panel_layout(w.dtype, w.cols), .data = nullptr, .rows = w.rows};
+    const quant::PanelView view{
+        .layout = quant::panel_layout(w.dtype, w.cols), .data = nullptr, .rows = w.rows};
     bytes += view.bytes();
   }
   return bytes;

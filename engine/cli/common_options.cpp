@@ -114,7 +114,8 @@ Model load_model(const ModelOptions& options) {
 }
 
 void ExpertOptions::add_to(CLI::App& app) {
-  app.add_flag("--exact", exact, "Float32 activations instead of int8 ones: slower, as exact as the weights");
+  app.add_flag("--exact", exact,
+               "Multiply quantized weights with float32 activations instead of int8 ones; slower");
   app.add_flag("--mmap", mmap,
                "Leave the experts in the mapped file instead of loading them: for models larger than memory");
   take_words(

@@ -206,17 +206,12 @@ constexpr size_t kWindowsRun = 1;  // the others take the same threads through t
 constexpr size_t kWindowsRun = std::size(kScoredWindows);
 #endif
 
-std::string attention_name(AttentionMode mode) {
-  return mode == AttentionMode::kSparse ? "sparse" : "dense";
-}
-
 std::string window_name(const ScoredWindow& window) {
-  return fmt::format("{}_{}_window{}", window.context, attention_name(window.attention), window.index);
+  return fmt::format("{}_{}_window{}", window.context, attention_mode_name(window.attention), window.index);
 }
 
-// GoogleTest's way to print a parameter.
-void PrintTo(const ScoredWindow& window, std::ostream* stream) {
-  *stream << window_name(window);
+std::ostream& operator<<(std::ostream& stream, const ScoredWindow& window) {
+  return stream << window_name(window);
 }
 
 class GoldenPerplexity : public ::testing::TestWithParam<ScoredWindow> {};
@@ -230,7 +225,7 @@ TEST_P(GoldenPerplexity, MeanLogLikelihoodOfAWindow) {
   std::ifstream golden_file(folder / "ppl.json");
   const nlohmann::json golden = nlohmann::json::parse(golden_file)
                                     .at("results")
-                                    .at(fmt::format("ctx{}_{}", context, attention_name(attention)));
+                                    .at(fmt::format("ctx{}_{}", context, attention_mode_name(attention)));
 
   const Tokenizer& tokenizer = golden_model().tokenizer();
   const PerplexityWindows windows(tokenizer.encode(text, SpecialTokens::kAsText),
