@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <span>
 
-#include "offload/experts.h"
+#include "offload/routes.h"
 #include "quant/base/view.h"
 
 namespace sluice {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "engine/model_config.h"
-#include "offload/experts.h"
+#include "offload/expert_layer.h"
 #include "quant/gguf_reader.h"
 #include "quant/tensor.h"
 

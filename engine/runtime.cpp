@@ -5,51 +5,38 @@
 #include <algorithm>
 
 #include "engine/backends/cpu_backend.h"
+#include "engine/routed_experts.h"
 #include "kernels_cpu/kernels_cpu.h"
-#include "offload/experts.h"
 #include "offload/machine.h"
 #include "offload/workers.h"
 #include "quant/base/error.h"
 
 namespace sluice {
-namespace {
-
-std::vector<offload::ExpertLayer> expert_layers(const ModelWeights& weights) {
-  std::vector<offload::ExpertLayer> layers;
-  for (const LayerWeights& layer : weights.layers) {
-    layers.push_back(layer.experts);
-  }
-  return layers;
-}
-
-}  // namespace
 
 std::string_view attention_mode_name(AttentionMode mode) {
   return mode == AttentionMode::kSparse ? "sparse" : "dense";
 }
 
 struct Runtime::Parts {
-  Parts(const Model& model, const RuntimeOptions& options)
+  Parts(const Model& model, const RuntimeOptions& options, const offload::Machine& machine)
       : isa(cpu::chosen_isa()),
-        workers(options.threads),
-        layers(expert_layers(model.weights())),
-        experts(layers, model.config().d_model, model.config().d_expert, model.config().router.experts_used,
-                options.max_batch, cpu::kernels_for(isa), workers),
+        workers(runtime_places(machine, options.threads)),
+        experts(model, options, machine, isa, workers),
         backend(model, options, isa, workers),
         residual(static_cast<size_t>(options.max_batch * model.config().d_model)) {}
 
   cpu::Isa isa;
   offload::Workers workers;
-  std::vector<offload::ExpertLayer> layers;
-  offload::Experts experts;
+  RoutedExperts experts;
   CpuBackend backend;
   std::vector<float> residual;  // [max_batch, d_model]: the stream that all layers add to
   std::vector<float> logits;    // [1 or n_tokens, vocab]; grows when all positions are asked for
 };
 
 Runtime::Runtime(const Model& model, const RuntimeOptions& options) : model_(model), options_(options) {
+  const offload::Machine machine = offload::probe_machine();
   if (options_.threads == 0) {
-    options_.threads = offload::probe_machine().cores;
+    options_.threads = machine.cores;
   }
   if (options_.threads < 1 || options_.threads > 1024) {
     throw Error("-t/--threads", "1 to 1024", std::to_string(options_.threads));
@@ -61,7 +48,8 @@ Runtime::Runtime(const Model& model, const RuntimeOptions& options) : model_(mod
     throw Error(model.path().string(), "indexer tensors, which --attention sparse needs",
                 "none; --attention dense runs without them");
   }
-  parts_ = std::make_unique<Parts>(model_, options_);
+  parts_ = std::make_unique<Parts>(model_, options_, machine);
+  options_.load_progress = nullptr;
 }
 
 Runtime::~Runtime() = default;
@@ -71,9 +59,10 @@ std::string Runtime::description() const {
       options_.attention == AttentionMode::kSparse
           ? fmt::format("sparse attention (top {} by the indexer)", model_.config().index_top_k)
           : std::string("dense attention");
-  return fmt::format("CPU, {} thread{}, {} kernels with {} activations, {}", options_.threads,
+  return fmt::format("CPU, {} thread{}, {} kernels with {} activations, {}, {}", options_.threads,
                      options_.threads == 1 ? "" : "s", cpu::isa_name(parts_->isa),
-                     options_.activations == Activations::kInt8 ? "int8" : "float32", attention);
+                     options_.activations == Activations::kInt8 ? "int8" : "float32",
+                     parts_->experts.description(), attention);
 }
 
 Runtime::Result Runtime::forward(const ForwardRequest& request, KvCache& cache) {
@@ -96,6 +85,7 @@ Runtime::Result Runtime::forward(const ForwardRequest& request, KvCache& cache) 
 
 // The model specification's section 2, one line per block.
 Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cache) {
+  const offload::ThreadBinding binding = parts_->workers.bind_caller();
   const ModelConfig& config = model_.config();
   Backend& backend = parts_->backend;
   ForwardObserver* const observer = request.observer;
@@ -119,7 +109,7 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
       if (observer != nullptr) {
         observer->routes(layer, first, routed.routes);
       }
-      parts_->experts.add(layer, routed.f, routed.routes, x);
+      parts_->experts.team().add(layer, routed.f, routed.routes, x);
       backend.shared_expert(layer, routed.f, x);
     }
     if (observer != nullptr) {

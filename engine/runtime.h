@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <stop_token>
@@ -13,6 +14,7 @@
 #include "engine/forward_observer.h"
 #include "engine/model.h"
 #include "kernels_cpu/isa.h"
+#include "offload/load_progress.h"
 
 namespace sluice {
 
@@ -24,11 +26,23 @@ std::string_view attention_mode_name(AttentionMode mode);
 /// they are. Float weights always meet float32.
 enum class Activations { kInt8, kFloat32 };
 
+/// Where the routed experts' weights are: in memory of their own, as panels, or in the mapped file, from
+/// which panels are made each time. Results are the same.
+enum class ExpertMemory { kLoaded, kMapped };
+
+/// On machines with several NUMA nodes: experts divided among them; in memory of any node; page by page on
+/// all in turn.
+enum class NumaMode { kAuto, kOff, kInterleave };
+
 struct RuntimeOptions {
   int64_t threads = 0;      // 0 = all physical cores
   int64_t max_batch = 512;  // tokens per forward pass (-ub)
   AttentionMode attention = AttentionMode::kSparse;
-  Activations activations = Activations::kInt8;  // --exact: kFloat32
+  Activations activations = Activations::kInt8;        // --exact: kFloat32
+  ExpertMemory expert_memory = ExpertMemory::kLoaded;  // --mmap: kMapped
+  NumaMode numa = NumaMode::kAuto;
+  /// Called while experts are loaded, from any thread, by one at a time. Only until the constructor returns.
+  std::function<void(const offload::LoadProgress&)> load_progress;
 };
 
 /// Which logits a forward pass computes.
@@ -53,7 +67,8 @@ class Runtime {
 
   [[nodiscard]] const Model& model() const { return model_; }
   [[nodiscard]] const RuntimeOptions& options() const { return options_; }  // threads resolved
-  /// One line on what runs: "2 threads, avx512, sparse attention: top 2048 of the indexer".
+  /// One line on what runs: "CPU, 16 threads, avx512vnni kernels with int8
+  /// activations, 371.2 GB of experts on 2 NUMA nodes in huge pages, sparse attention (top 2048 ...)".
   [[nodiscard]] std::string description() const;
 
   /// Computes the tokens, writes their cache rows, and returns logits: none, one row, or a row per token,

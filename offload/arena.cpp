@@ -25,6 +25,8 @@ namespace sluice::offload {
 namespace {
 
 constexpr int64_t kHugePage = 2 << 20;
+// What is smaller is read in no time, and a probe would take longer than to fill it.
+constexpr int64_t kLeastToProbe = 256 << 20;
 
 std::string gigabytes(int64_t bytes) {
   return fmt::format("{} bytes ({:.1f} GB)", bytes, static_cast<double>(bytes) / 1e9);
@@ -96,8 +98,9 @@ HugePageProbe probe_huge_pages() {
 
 Arena::Arena(int64_t bytes, const ArenaOptions& options) : size_(bytes) {
   assert(bytes >= 0);
-  huge_pages_ = options.huge_pages == HugePages::kOn || (options.huge_pages == HugePages::kProbe &&
-                                                         bytes >= kHugePage && probe_huge_pages().huge_pays);
+  huge_pages_ =
+      options.huge_pages == HugePages::kOn ||
+      (options.huge_pages == HugePages::kProbe && bytes >= kLeastToProbe && probe_huge_pages().huge_pays);
   check_memory(bytes, options.purpose);
   mapping_bytes_ = static_cast<size_t>(bytes + kHugePage);
   mapping_ = mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE,

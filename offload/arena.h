@@ -11,7 +11,7 @@
 namespace sluice::offload {
 
 /// Transparent huge pages: on (the kernel is asked for them), off (it is asked not to), or whatever reads
-/// faster here.
+/// faster here (off below 256 MiB).
 enum class HugePages { kProbe, kOn, kOff };
 
 /// Which node's memory pages come from.

@@ -12,6 +12,7 @@
 
 #include "offload/arena.h"
 #include "offload/expert_weights.h"
+#include "offload/load_progress.h"
 #include "offload/machine.h"
 #include "offload/workers.h"
 
@@ -21,12 +22,6 @@ namespace sluice::offload {
 struct ExpertHome {
   int32_t node_os_index = 0;
   double gb_per_s = 1;  // shares are in proportion to it
-};
-
-struct LoadProgress {
-  int64_t bytes_done = 0;  // of the file's
-  int64_t bytes_total = 0;
-  double gb_per_s = 0;  // since the start
 };
 
 struct ExpertStoreOptions {

@@ -1,5 +1,5 @@
 // What a backend computes: the model's blocks, not primitive operations (docs/architecture.md). The routed
-// experts are no part of it: where they run is decided per layer and per batch (offload/experts.h).
+// experts are no part of it: where they run is decided per layer and per batch (offload/expert_team.h).
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 #include "engine/caches.h"
 #include "engine/forward_observer.h"
 #include "engine/runtime.h"
-#include "offload/experts.h"
+#include "offload/routes.h"
 #include "quant/base/view.h"
 
 namespace sluice {

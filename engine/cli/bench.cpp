@@ -42,6 +42,7 @@ struct BenchOptions {
   std::string max_batch = "512";
   std::vector<AttentionMode> attention{AttentionMode::kSparse};
   std::vector<CacheType> cache_types{CacheType::kBF16};
+  ExpertOptions experts;
   int64_t repetitions = 5;
   std::string file;
   BenchFormat format = BenchFormat::kMarkdown;
@@ -168,8 +169,12 @@ class Bench {
 
   bool run_setups(BenchWriter& writer, const std::stop_token& stop) {
     for (BenchSetup setup : setups_) {
-      Runtime runtime(model_,
-                      {.threads = setup.threads, .max_batch = setup.max_batch, .attention = setup.attention});
+      RuntimeOptions options;
+      options.threads = setup.threads;
+      options.max_batch = setup.max_batch;
+      options.attention = setup.attention;
+      options_.experts.apply_to(options);
+      Runtime runtime = make_runtime(model_, options);
       setup.threads = runtime.options().threads;
       Session session(runtime, context_, setup.cache_type);
       for (const BenchTest& test : tests_) {
@@ -237,6 +242,7 @@ void add_grid_flags(CLI::App& command, BenchOptions& options) {
       cache_type_choices());
   take_word_lists(command.add_option("--attention", options.attention, "Attention modes (default sparse)"),
                   attention_choices());
+  options.experts.add_to(command);
 }
 
 }  // namespace

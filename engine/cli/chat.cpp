@@ -65,7 +65,7 @@ int chat(const ChatOptions& options) {
   const ChatSettings settings{options.sampling.resolve(options.model),
                               options.think ? Thinking::kOn : Thinking::kOff, options.max_tokens};
   const Model model = load_model(options.model);
-  Runtime runtime(model, options.compute.runtime());
+  Runtime runtime = make_runtime(model, options.compute.runtime());
   Session session(runtime, options.compute.context_for(model), options.compute.cache_type);
   Conversation conversation(session, settings);
   conversation.set_system(options.system);

@@ -16,4 +16,10 @@ const Choices<AttentionMode>& attention_choices() {
   return choices;
 }
 
+const Choices<NumaMode>& numa_choices() {
+  static const Choices<NumaMode> choices{
+      {"auto", NumaMode::kAuto}, {"off", NumaMode::kOff}, {"interleave", NumaMode::kInterleave}};
+  return choices;
+}
+
 }  // namespace sluice::cli

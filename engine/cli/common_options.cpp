@@ -59,6 +59,26 @@ Model make_synthetic_model(const std::string& spec) {
   return synth::open_model(synth::parse_model_spec(spec), {.threads = 0, .progress = show});
 }
 
+/// The loading of experts, as a bar.
+class LoadBar {
+ public:
+  void show(const offload::LoadProgress& progress) {
+    if (std::chrono::steady_clock::now() - start_ < kPatience) return;
+    constexpr int kWidth = 30;
+    const double share = static_cast<double>(progress.bytes_done) / static_cast<double>(progress.bytes_total);
+    const auto filled = static_cast<size_t>(share * kWidth);
+    line_.show(fmt::format("experts [{}{}] {:3.0f} %  {:.1f} of {:.1f} GB  {:.2f} GB/s",
+                           std::string(filled, '#'), std::string(kWidth - filled, '.'), 100.0 * share,
+                           static_cast<double>(progress.bytes_done) * 1e-9,
+                           static_cast<double>(progress.bytes_total) * 1e-9, progress.gb_per_s));
+  }
+
+ private:
+  static constexpr std::chrono::seconds kPatience{2};
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  ProgressLine line_;
+};
+
 Model open_model(const ModelOptions& options) {
   if (options.embedded()) return Model::load(embedded_model_path());
   if (synth::is_model_spec(options.path)) return make_synthetic_model(options.path);
@@ -93,6 +113,30 @@ Model load_model(const ModelOptions& options) {
   return model;
 }
 
+void ExpertOptions::add_to(CLI::App& app) {
+  app.add_flag("--exact", exact,
+               "Multiply quantized weights with float32 activations instead of int8 ones; slower");
+  app.add_flag("--mmap", mmap,
+               "Leave the experts in the mapped file instead of loading them: for models larger than memory");
+  take_words(
+      app.add_option("--numa", numa,
+                     "Experts divided among the memory nodes of the machine, in any memory, or page by "
+                     "page in all (default auto)"),
+      numa_choices());
+}
+
+void ExpertOptions::apply_to(RuntimeOptions& options) const {
+  options.activations = exact ? Activations::kFloat32 : Activations::kInt8;
+  options.expert_memory = mmap ? ExpertMemory::kMapped : ExpertMemory::kLoaded;
+  options.numa = numa;
+}
+
+Runtime make_runtime(const Model& model, RuntimeOptions options) {
+  LoadBar bar;
+  options.load_progress = [&](const offload::LoadProgress& progress) { bar.show(progress); };
+  return Runtime(model, options);  // made in place: it cannot be moved
+}
+
 void ComputeOptions::add_to(CLI::App& app) {
   take_whole_number(
       app.add_option("-c,--ctx-size", context, "Context in tokens; 0 = the model's (default 0)"), 0);
@@ -106,8 +150,7 @@ void ComputeOptions::add_to(CLI::App& app) {
   take_words(
       app.add_option("--attention", attention, "Sparse attends to what the indexer selects (default sparse)"),
       attention_choices());
-  app.add_flag("--exact", exact,
-               "Multiply quantized weights with float32 activations instead of int8 ones; slower");
+  experts.add_to(app);
   add_placement_flags(app);
 }
 
@@ -116,7 +159,7 @@ RuntimeOptions ComputeOptions::runtime() const {
   options.threads = threads;
   options.max_batch = max_batch;
   options.attention = attention;
-  options.activations = exact ? Activations::kFloat32 : Activations::kInt8;
+  experts.apply_to(options);
   return options;
 }
 

@@ -2,6 +2,7 @@
 #include "engine/cli/logits.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -109,7 +110,8 @@ void logits(const LogitsOptions& options) {
   const std::vector<int32_t> ids = input_ids(model, options);
   const auto n_tokens = static_cast<int64_t>(ids.size());
   check_lengths(model, n_tokens, options);
-  Runtime runtime(model, options.compute.runtime());
+  Runtime runtime = make_runtime(model, options.compute.runtime());
+  spdlog::info("{}", runtime.description());
   // Opened before anything is computed: an unwritable place shows at once.
   NpyFile<float> out(options.output, {options.last, model.config().vocab_size});
   std::optional<LayerDump> dump;

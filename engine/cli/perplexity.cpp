@@ -2,6 +2,7 @@
 #include "engine/cli/perplexity.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -133,7 +134,8 @@ void perplexity(const PerplexityOptions& options) {
   const Model model = load_model(options.model);
   const PerplexityWindows windows = cut_text(model, options);
   const int64_t count = options.chunks < 0 ? windows.count() : std::min(options.chunks, windows.count());
-  Runtime runtime(model, options.compute.runtime());
+  Runtime runtime = make_runtime(model, options.compute.runtime());
+  spdlog::info("{}", runtime.description());
   const StoppableWork work(interrupts);
   const Outcome outcome = score(runtime, windows, count, options, work.token());
   if (options.json) {

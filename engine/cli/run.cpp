@@ -2,6 +2,7 @@
 #include "engine/cli/run.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <memory>
@@ -125,7 +126,8 @@ int run(const RunOptions& options) {
   static_cast<void>(options.sampling.resolve(options.model));  // wrong values are told before a long load
   const Model model = load_model(options.model);
   static_cast<void>(model.tokenizer());  // says what is missing
-  Runtime runtime(model, options.compute.runtime());
+  Runtime runtime = make_runtime(model, options.compute.runtime());
+  spdlog::info("{}", runtime.description());
   Session session(runtime, options.compute.context_for(model), options.compute.cache_type);
   return continue_text(session, interrupts, options);
 }

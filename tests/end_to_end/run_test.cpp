@@ -55,6 +55,29 @@ TEST(Run, TextIsThatOfTheJsonReport) {
   EXPECT_EQ(echo.out, std::string("in").append(text.out));
 }
 
+TEST(Run, WhereTheExpertsAreDoesNotChangeTheText) {
+  const Arguments prompt{"-p", "the end", "-n", "16", "-s", "5"};
+  const auto text = [&](const Arguments& flags) {
+    Arguments arguments = run_arguments(prompt);
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    const ProgramResult result = run_sluice(arguments);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
+    return result.out;
+  };
+  const std::string loaded = text({});
+  EXPECT_EQ(text({"--mmap"}), loaded);
+  EXPECT_EQ(text({"--numa", "off"}), loaded);
+  EXPECT_EQ(text({"--numa", "interleave"}), loaded);
+  EXPECT_EQ(text({"--exact", "--mmap"}), text({"--exact"}));
+}
+
+TEST(Run, LogSaysWhatIsInUse) {
+  const std::string log =
+      run_sluice(run_arguments({"-p", "a", "-n", "1", "--mmap", "--exact", "--log-level", "info"})).err;
+  EXPECT_NE(log.find("2 threads"), std::string::npos) << log;
+  EXPECT_NE(log.find("float32 activations, experts mapped"), std::string::npos) << log;
+}
+
 TEST(Run, SeedDecidesTheText) {
   const auto text = [](const std::string& seed, const std::string& batch) {
     return run_sluice(run_arguments({"-p", "the end", "-n", "24", "-s", seed, "-ub", batch})).out;
@@ -136,6 +159,8 @@ TEST(CommandLine, WrongUsageIsCode2) {
   expect_usage_error(run_sluice({"run", "-c", "many", "-p", "a"}), "ctx-size");
   expect_usage_error(run_sluice({"run", "-ctk", "q3", "-p", "a"}), "cache-type-k");
   expect_usage_error(run_sluice({"run", "--attention", "lazy", "-p", "a"}), "attention");
+  expect_usage_error(run_sluice({"run", "--numa", "all", "-p", "a"}),
+                     "expected auto|off|interleave, found all");
 }
 
 TEST(CommandLine, WordsAreTheSameForEveryCommand) {

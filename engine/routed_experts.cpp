@@ -1,0 +1,166 @@
+#include "engine/routed_experts.h"
+
+#include <fmt/format.h>
+
+#include <map>
+#include <utility>
+
+#include "offload/bandwidth.h"
+#include "offload/file_expert_source.h"
+#include "quant/base/error.h"
+
+namespace sluice {
+namespace {
+
+using offload::ExpertHome;
+using offload::FileExpertLayer;
+using offload::FileExpertMatrix;
+
+std::vector<offload::ExpertLayer> expert_layers(const ModelWeights& weights) {
+  std::vector<offload::ExpertLayer> layers;
+  layers.reserve(weights.layers.size());
+  for (const LayerWeights& layer : weights.layers) {
+    layers.push_back(layer.experts);
+  }
+  return layers;
+}
+
+/// From views into mapped shards back to files and offsets.
+class Places {
+ public:
+  explicit Places(const quant::GgufFile& file) : shards_(file.shards()) {
+    for (const quant::Tensor& tensor : file.tensors()) {
+      names_.emplace(tensor.bytes.data(), tensor.name);
+    }
+  }
+
+  [[nodiscard]] FileExpertMatrix matrix(const offload::ExpertMatrix& m) const {
+    for (size_t file = 0; file < shards_.size(); ++file) {
+      const std::span<const std::byte> bytes = shards_[file].bytes();
+      if (m.all.data >= bytes.data() && m.all.data < bytes.data() + bytes.size()) {
+        return {.name = names_.at(m.all.data),
+                .file = file,
+                .offset = m.all.data - bytes.data(),
+                .stride_rows = m.stride_rows,
+                .first_row = m.first_row,
+                .shape = {.dtype = m.all.dtype, .rows = m.rows, .cols = m.all.cols, .scales = m.scales}};
+      }
+    }
+    throw Error("routed experts", "a tensor in one of the model's files", "one that is elsewhere");
+  }
+
+ private:
+  std::span<const quant::MappedFile> shards_;
+  std::map<const std::byte*, std::string> names_;
+};
+
+offload::FileExpertSource file_source(const Model& model) {
+  const Places places(model.file());
+  std::vector<std::filesystem::path> files;
+  for (const quant::MappedFile& shard : model.file().shards()) {
+    files.push_back(shard.path());
+  }
+  std::vector<FileExpertLayer> layers;
+  for (const LayerWeights& layer : model.weights().layers) {
+    FileExpertLayer& added = layers.emplace_back();
+    if (layer.experts.experts > 0) {
+      added = {.experts = layer.experts.experts,
+               .gate = places.matrix(layer.experts.gate),
+               .up = places.matrix(layer.experts.up),
+               .down = places.matrix(layer.experts.down)};
+    }
+  }
+  return {files, std::move(layers)};
+}
+
+// Nodes that have both memory and processors, by their index in Machine::nodes.
+std::vector<size_t> computing_nodes(const offload::Machine& machine) {
+  std::vector<size_t> nodes;
+  for (size_t n = 0; n < machine.nodes.size(); ++n) {
+    if (!machine.nodes[n].cores.empty() && machine.nodes[n].memory_bytes > 0) {
+      nodes.push_back(n);
+    }
+  }
+  return nodes;
+}
+
+offload::ExpertStoreOptions store_options(const RuntimeOptions& options, const offload::Machine& machine) {
+  offload::ExpertStoreOptions store;
+  store.progress = options.load_progress;
+  const std::vector<size_t> nodes = computing_nodes(machine);
+  if (options.numa == NumaMode::kInterleave) {
+    store.policy = offload::MemoryPolicy::kInterleave;
+  } else if (options.numa == NumaMode::kAuto && nodes.size() > 1) {
+    const offload::Bandwidth bandwidth =
+        offload::known_bandwidth(machine, offload::cache_directory()).bandwidth;
+    store.policy = offload::MemoryPolicy::kNode;
+    store.homes.clear();
+    for (const size_t n : nodes) {
+      store.homes.push_back(
+          {.node_os_index = machine.nodes[n].os_index, .gb_per_s = bandwidth.node_gb_per_s[n]});
+    }
+  }
+  return store;
+}
+
+std::string describe(const offload::ExpertStore& store) {
+  const offload::ExpertStoreFacts& facts = store.facts();
+  if (facts.bytes == 0) {
+    return "no experts";
+  }
+  const auto bytes = static_cast<double>(facts.bytes);
+  std::string text = bytes < 1e9 ? fmt::format("{:.1f} MB of experts", bytes / 1e6)
+                                 : fmt::format("{:.1f} GB of experts", bytes / 1e9);
+  if (store.nodes() > 1) {
+    text += fmt::format(" on {} NUMA nodes", store.nodes());
+  }
+  text += facts.huge_pages ? " in huge pages" : " in 4 KiB pages";
+  return facts.not_bound.empty() ? text : fmt::format("{} (not bound: {})", text, facts.not_bound);
+}
+
+}  // namespace
+
+RoutedExperts::RoutedExperts(const Model& model, const RuntimeOptions& options,
+                             const offload::Machine& machine, cpu::Isa isa, offload::Workers& workers) {
+  // What is made in memory and has no generator is in memory already.
+  const bool loads = options.expert_memory == ExpertMemory::kLoaded &&
+                     (model.expert_source() != nullptr || !model.file().shards().empty());
+  const offload::ExpertWeights* weights = nullptr;
+  if (loads) {
+    const offload::ExpertStoreOptions how = store_options(options, machine);
+    if (model.expert_source() != nullptr) {
+      store_ = offload::ExpertStore::load(*model.expert_source(), how, workers);
+    } else {
+      store_ = offload::ExpertStore::load(file_source(model), how, workers);
+    }
+    description_ = describe(*store_);
+    weights = &*store_;
+  } else {
+    weights = &mapped_.emplace(expert_layers(model.weights()));
+    description_ = "experts mapped";
+  }
+  const ModelConfig& config = model.config();
+  team_.emplace(*weights,
+                offload::ExpertTeamOptions{.d_model = config.d_model,
+                                           .d_expert = config.d_expert,
+                                           .used = config.router.experts_used,
+                                           .max_tokens = options.max_batch,
+                                           .arithmetic = options.activations == Activations::kInt8
+                                                             ? offload::ExpertArithmetic::kInt8
+                                                             : offload::ExpertArithmetic::kFloat32,
+                                           .isa = isa},
+                workers);
+}
+
+std::vector<offload::ThreadPlace> runtime_places(const offload::Machine& machine, int64_t threads) {
+  std::vector<offload::ThreadPlace> places = offload::place_threads(machine, threads);
+  const std::vector<size_t> nodes = computing_nodes(machine);
+  for (offload::ThreadPlace& place : places) {
+    const auto home = std::ranges::find(nodes, static_cast<size_t>(place.node));
+    place.node = home == nodes.end() ? 0 : static_cast<int32_t>(home - nodes.begin());
+    place.cpu = threads == 1 ? -1 : place.cpu;
+  }
+  return places;
+}
+
+}  // namespace sluice

@@ -1,0 +1,40 @@
+// The routed experts of a model made ready to compute: their weights in memory of their own or where the file
+// is mapped, and the team that computes with them.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "engine/model.h"
+#include "engine/runtime.h"
+#include "offload/expert_store.h"
+#include "offload/expert_team.h"
+#include "offload/mapped_experts.h"
+
+namespace sluice {
+
+class RoutedExperts {
+ public:
+  /// Loads them unless the options say that they stay mapped. `threads` of `options` is resolved; references
+  /// are kept. Throws Error naming the file that cannot be read, or the memory that is missing.
+  RoutedExperts(const Model& model, const RuntimeOptions& options, const offload::Machine& machine,
+                cpu::Isa isa, offload::Workers& workers);
+
+  [[nodiscard]] offload::ExpertTeam& team() { return *team_; }
+  /// "experts mapped", "12.3 GB of experts on 2 NUMA nodes in huge pages".
+  [[nodiscard]] const std::string& description() const { return description_; }
+
+ private:
+  std::optional<offload::ExpertStore> store_;
+  std::optional<offload::MappedExperts> mapped_;
+  std::optional<offload::ExpertTeam> team_;
+  std::string description_;
+};
+
+/// Where the threads of a runtime run. A single one is left to the scheduler: bound, it would share its core
+/// with every other program that begins at the first. With several nodes, ThreadPlace::node counts those that
+/// hold experts.
+std::vector<offload::ThreadPlace> runtime_places(const offload::Machine& machine, int64_t threads);
+
+}  // namespace sluice
