@@ -42,7 +42,7 @@ struct RuntimeOptions {
   ExpertMemory expert_memory = ExpertMemory::kLoaded;  // --mmap: kMapped
   NumaMode numa = NumaMode::kAuto;
   /// Called while experts are loaded, from any thread, by one at a time. Only until the constructor returns.
-  std::function<void(const offload::LoadProgress&)> load_progress;
+  std::function<void(const offload::LoadProgress&)> load_progress = {};
 };
 
 /// Which logits a forward pass computes.
