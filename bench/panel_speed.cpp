@@ -14,6 +14,7 @@ namespace sluice::bench {
 namespace {
 
 constexpr int64_t kMostTokens = 512;
+constexpr int64_t kFloorLoops = 800;  // of some 100 us each
 
 std::vector<float> normal(int64_t n) {
   std::mt19937_64 engine(7);
@@ -101,10 +102,16 @@ Share PanelSpeed::gemm(int64_t tokens, int64_t repeats) {
   std::vector<double> product;
   std::vector<double> peak;
   for (int64_t i = 0; i < repeats; ++i) {
-    std::vector<double> each(static_cast<size_t>(workers_.threads()));
-    workers_.on_all(
-        [&](int64_t worker) { each[static_cast<size_t>(worker)] = int8_ops_per_second(kernels_.isa); });
-    peak.push_back(std::accumulate(each.begin(), each.end(), 0.0));
+    // As long and on as many threads as the product, because clocks and neighbours change with both.
+    std::vector<double> ops(static_cast<size_t>(workers_.threads()));
+    const double seconds = seconds_of([&] {
+      workers_.on_all([&](int64_t worker) {
+        for (int64_t loop = 0; loop < kFloorLoops; ++loop) {
+          ops[static_cast<size_t>(worker)] += int8_loop(kernels_.isa);
+        }
+      });
+    });
+    peak.push_back(std::accumulate(ops.begin(), ops.end(), 0.0) / seconds);
     product.push_back(
         seconds_of([&] { workers_.on_all([&](int64_t worker) { multiply(worker, panels, tokens); }); }));
   }

@@ -62,39 +62,58 @@ struct FromChunk {
   [[gnu::always_inline]] void load(int64_t b, Block32<V>& out) const { out = chunk.blocks[b - chunk.first]; }
 };
 
-/// The part of block b that one token's row adds, before the activation's scale.
-template <class V, class Format>
-[[gnu::always_inline]] inline typename V::F block_part(const Block32<V>& w, const int8_t* codes,
-                                                       const int32_t* terms) {
+/// The dot products of a block's group of columns with kTokens tokens, word by word, so that as many sums are
+/// under way at once: a chain of them would wait for the latency of every product.
+template <class V, class Format, size_t kTokens>
+[[gnu::always_inline]] inline void group_dots(const Block32<V>& w, int group,
+                                              const int8_t* const (&codes)[kTokens],
+                                              const int32_t* const (&terms)[kTokens],
+                                              typename V::I (&sums)[kTokens]) {
   constexpr int kWords = 8 / Format::kGroups;
-  typename V::F part = V::zero();
-#pragma GCC unroll 2
-  for (int g = 0; g < Format::kGroups; ++g) {
-    typename V::I sum;
-    if constexpr (Format::kCodes == Codes::kOffset) {
-      sum = V::splat(terms[g]);
-    } else if constexpr (Format::kCodes == Codes::kSigned) {
-      sum = V::signed_start(terms[g]);
-    } else {
-      sum = V::splat(0);
-    }
 #pragma GCC unroll 8
-    for (int i = 0; i < kWords; ++i) {
-      const typename V::I x = V::splat4(codes + 4 * (g * kWords + i));
-      if constexpr (Format::kCodes == Codes::kSigned) {
-        sum = V::dot_signed(sum, w.words[g * kWords + i], x);
-      } else {
-        sum = V::dot(sum, w.words[g * kWords + i], x);
-      }
-    }
-    const typename V::F dot = V::to_float(sum);
-    if constexpr (Format::kCodes == Codes::kMinimum) {
-      part = V::fms(dot, w.scales[0], V::mul(w.min, V::to_float(V::splat(terms[0]))));
+  for (size_t t = 0; t < kTokens; ++t) {
+    if constexpr (Format::kCodes == Codes::kOffset) {
+      sums[t] = V::splat(terms[t][group]);
+    } else if constexpr (Format::kCodes == Codes::kSigned) {
+      sums[t] = V::signed_start(terms[t][group]);
     } else {
-      part = g == 0 ? V::mul(dot, w.scales[0]) : V::fma(dot, w.scales[g], part);
+      sums[t] = V::splat(0);
     }
   }
-  return part;
+#pragma GCC unroll 8
+  for (int i = 0; i < kWords; ++i) {
+    const typename V::I word = w.words[group * kWords + i];
+#pragma GCC unroll 8
+    for (size_t t = 0; t < kTokens; ++t) {
+      const typename V::I x = V::splat4(codes[t] + 4 * (group * kWords + i));
+      if constexpr (Format::kCodes == Codes::kSigned) {
+        sums[t] = V::dot_signed(sums[t], word, x);
+      } else {
+        sums[t] = V::dot(sums[t], word, x);
+      }
+    }
+  }
+}
+
+/// What a block adds to each token's row, before the activation's scale.
+template <class V, class Format, size_t kTokens>
+[[gnu::always_inline]] inline void block_parts(const Block32<V>& w, const int8_t* const (&codes)[kTokens],
+                                               const int32_t* const (&terms)[kTokens],
+                                               typename V::F (&parts)[kTokens]) {
+#pragma GCC unroll 2
+  for (int g = 0; g < Format::kGroups; ++g) {
+    typename V::I sums[kTokens];
+    group_dots<V, Format, kTokens>(w, g, codes, terms, sums);
+#pragma GCC unroll 8
+    for (size_t t = 0; t < kTokens; ++t) {
+      const typename V::F dot = V::to_float(sums[t]);
+      if constexpr (Format::kCodes == Codes::kMinimum) {
+        parts[t] = V::fms(dot, w.scales[0], V::mul(w.min, V::to_float(V::splat(terms[t][0]))));
+      } else {
+        parts[t] = g == 0 ? V::mul(dot, w.scales[0]) : V::fma(dot, w.scales[g], parts[t]);
+      }
+    }
+  }
 }
 
 /// out[t][lane ..] for tokens [t0, t0 + kTokens).
@@ -111,12 +130,18 @@ void dot_tokens(const Source& source, const BlockRange& range, const ActivationV
   for (int64_t b = range.begin; b < range.end; ++b) {
     Block32<V> w;
     source.load(b, w);
+    const int8_t* codes[kT];
+    const int32_t* terms[kT];
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
-      const int8_t* codes = x.codes + (t0 + t) * x.cols + b * kActivationBlock;
-      const int32_t* terms = x.terms + ((t0 + t) * blocks + b) * Format::kGroups;
-      const typename V::F scale = V::set1(x.scales[(t0 + t) * blocks + b]);
-      sum[t] = V::fma(block_part<V, Format>(w, codes, terms), scale, sum[t]);
+      codes[t] = x.codes + (t0 + t) * x.cols + b * kActivationBlock;
+      terms[t] = x.terms + ((t0 + t) * blocks + b) * Format::kGroups;
+    }
+    typename V::F parts[kT];
+    block_parts<V, Format, kT>(w, codes, terms, parts);
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; ++t) {
+      sum[t] = V::fma(parts[t], V::set1(x.scales[(t0 + t) * blocks + b]), sum[t]);
     }
   }
 #pragma GCC unroll 8
