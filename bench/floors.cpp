@@ -80,6 +80,88 @@ __attribute__((target("avx2"))) void read_avx2(const std::byte* p, size_t n) {
   benchmark::DoNotOptimize(sum);
 }
 
+__attribute__((target("avx512f,avx512vnni"))) void int8_avx512vnni() {
+  __m512i sum[kChains];
+  const __m512i x = _mm512_set1_epi8(3);
+  for (int i = 0; i < kChains; ++i) {
+    sum[i] = _mm512_set1_epi32(i);
+  }
+  for (int64_t i = 0; i < kFmaSteps; ++i) {
+#pragma GCC unroll 12
+    for (__m512i& s : sum) {
+      s = _mm512_dpbusd_epi32(s, x, x);
+    }
+  }
+  for (__m512i& s : sum) {
+    benchmark::DoNotOptimize(s);
+  }
+}
+
+__attribute__((target("avx512f,avx512bw"))) void int8_avx512() {
+  __m512i sum[kChains];
+  const __m512i x = _mm512_set1_epi8(3);
+  for (int i = 0; i < kChains; ++i) {
+    sum[i] = _mm512_set1_epi32(i);
+  }
+  for (int64_t i = 0; i < kFmaSteps; ++i) {
+#pragma GCC unroll 12
+    for (__m512i& s : sum) {
+      s = _mm512_add_epi32(s, _mm512_madd_epi16(_mm512_maddubs_epi16(s, x), x));
+    }
+  }
+  for (__m512i& s : sum) {
+    benchmark::DoNotOptimize(s);
+  }
+}
+
+__attribute__((target("avx2"))) void int8_avx2() {
+  __m256i sum[kChains];
+  const __m256i x = _mm256_set1_epi8(3);
+  for (int i = 0; i < kChains; ++i) {
+    sum[i] = _mm256_set1_epi32(i);
+  }
+  for (int64_t i = 0; i < kFmaSteps; ++i) {
+#pragma GCC unroll 12
+    for (__m256i& s : sum) {
+      s = _mm256_add_epi32(s, _mm256_madd_epi16(_mm256_maddubs_epi16(s, x), x));
+    }
+  }
+  for (__m256i& s : sum) {
+    benchmark::DoNotOptimize(s);
+  }
+}
+
+__attribute__((target("avx2,avxvnni"))) void int8_avxvnni() {
+  __m256i sum[kChains];
+  const __m256i x = _mm256_set1_epi8(3);
+  for (int i = 0; i < kChains; ++i) {
+    sum[i] = _mm256_set1_epi32(i);
+  }
+  for (int64_t i = 0; i < kFmaSteps; ++i) {
+#pragma GCC unroll 12
+    for (__m256i& s : sum) {
+      s = _mm256_dpbusd_avx_epi32(s, x, x);
+    }
+  }
+  for (__m256i& s : sum) {
+    benchmark::DoNotOptimize(s);
+  }
+}
+
+void int8_scalar() {
+  int32_t sum[kChains];
+  for (int i = 0; i < kChains; ++i) {
+    sum[i] = i;
+  }
+  for (int64_t i = 0; i < kFmaSteps; ++i) {
+#pragma GCC unroll 12
+    for (int32_t& s : sum) {
+      s = s * 3 + 3;
+      benchmark::DoNotOptimize(s);  // keeps the compiler from using vectors
+    }
+  }
+}
+
 template <typename Work>
 double best_seconds(const Work& work) {
   double best = 1e9;
@@ -99,19 +181,44 @@ double read_bytes_per_second(cpu::Isa isa, std::span<const std::byte> bytes) {
   const size_t passes = std::max<size_t>(1, kBytesPerTrial / std::max<size_t>(bytes.size(), 1));
   const double seconds = best_seconds([&] {
     for (size_t i = 0; i < passes; ++i) {
-      isa == cpu::Isa::kAvx512 ? read_avx512(bytes.data(), bytes.size())
-                               : read_avx2(bytes.data(), bytes.size());
+      cpu::float_isa(isa) == cpu::Isa::kAvx512 ? read_avx512(bytes.data(), bytes.size())
+                                               : read_avx2(bytes.data(), bytes.size());
     }
   });
   return static_cast<double>(bytes.size() * passes) / seconds;
 }
 
-double fma_flops_per_second(cpu::Isa isa) {
+double fma_flops_per_second(cpu::Isa any) {
+  const cpu::Isa isa = cpu::float_isa(any);
   const double seconds = best_seconds([isa] {
     isa == cpu::Isa::kAvx512 ? fma_avx512() : isa == cpu::Isa::kAvx2 ? fma_avx2() : fma_scalar();
   });
   const double lanes = isa == cpu::Isa::kAvx512 ? 16.0 : isa == cpu::Isa::kAvx2 ? 8.0 : 1.0;
   return 2.0 * lanes * kChains * static_cast<double>(kFmaSteps) / seconds;
+}
+
+double int8_ops_per_second(cpu::Isa isa) {
+  struct Loop {
+    void (*run)();
+    double products;  // of a step of one chain
+  };
+  const auto loop_of = [](cpu::Isa wanted) -> Loop {
+    switch (wanted) {
+      case cpu::Isa::kAvx512Vnni:
+        return {int8_avx512vnni, 64};
+      case cpu::Isa::kAvx512:
+        return {int8_avx512, 64};
+      case cpu::Isa::kAvxVnni:
+        return {int8_avxvnni, 32};
+      case cpu::Isa::kAvx2:
+        return {int8_avx2, 32};
+      case cpu::Isa::kScalar:
+        break;
+    }
+    return {int8_scalar, 1};
+  };
+  const Loop loop = loop_of(isa);
+  return 2.0 * loop.products * kChains * static_cast<double>(kFmaSteps) / best_seconds(loop.run);
 }
 
 double floor_seconds(cpu::Isa isa, std::span<const std::byte> data, double bytes, double flops) {

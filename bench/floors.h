@@ -15,6 +15,10 @@ double read_bytes_per_second(cpu::Isa isa, std::span<const std::byte> bytes);
 /// Float32 operations per second (a multiply-add is two) of one thread that does nothing else, in registers.
 double fma_flops_per_second(cpu::Isa isa);
 
+/// Operations per second (a multiply-add is two) of int8 dot products, in registers: the instruction that the
+/// panel kernels of `isa` use, or pairs of products where there is none.
+double int8_ops_per_second(cpu::Isa isa);
+
 /// Seconds that no code on `isa` can beat: reading `bytes` (per call, `data` being where they lie) or
 /// computing `flops`, whichever takes longer.
 double floor_seconds(cpu::Isa isa, std::span<const std::byte> data, double bytes, double flops);

@@ -37,7 +37,7 @@ Session::Session(Runtime& runtime, int64_t context, CacheType cache_type)
 }
 
 PrefillReport Session::prefill(std::span<const int32_t> ids, const PrefillProgress& progress,
-                               std::stop_token stop) {
+                               const std::stop_token& stop) {
   const auto start = Clock::now();
   const auto total = static_cast<int64_t>(ids.size());
   if (total < 1) {

@@ -53,7 +53,7 @@ class Session {
   /// Error when ids is empty, holds an id outside the vocabulary, or is longer than the context (naming both
   /// numbers). When stopped, the session holds the tokens that were completed.
   PrefillReport prefill(std::span<const int32_t> ids, const PrefillProgress& progress = {},
-                        std::stop_token stop = {});
+                        const std::stop_token& stop = {});
 
   /// Appends one token and computes its logits. Throws Error when the context is full.
   void append(int32_t id);

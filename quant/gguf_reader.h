@@ -45,8 +45,8 @@ class GgufFile {
   [[nodiscard]] const std::vector<Tensor>& tensors() const { return tensors_; }
   /// Null when there is none of this name.
   [[nodiscard]] const Tensor* find(std::string_view name) const;
-  /// The mappings that tensors point into, for readers that go to the files themselves; none of a file that is
-  /// made in memory.
+  /// The mappings that tensors point into, for readers that go to the files themselves; none of a file that
+  /// is made in memory.
   [[nodiscard]] std::span<const MappedFile> shards() const { return shards_; }
   [[nodiscard]] int64_t shard_count() const {
     return shards_.empty() ? 1 : static_cast<int64_t>(shards_.size());

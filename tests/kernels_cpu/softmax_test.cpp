@@ -109,6 +109,7 @@ TEST_P(Softmax, ExponentialIsAccurateToTwoUnits) {
     x.push_back(random_.uniform(-1.0F, 0.0F));
   }
   std::vector<double> expected;
+  expected.reserve(x.size());
   for (const float v : x) {
     expected.push_back(std::exp(static_cast<double>(v)));
   }

@@ -1,7 +1,6 @@
 #include "support/golden_model.h"
 
 #include <cstring>
-#include <memory>
 
 #include "engine/convert/convert.h"
 #include "support/temporary_directory.h"
@@ -15,15 +14,15 @@ std::filesystem::path tiny_directory() {
 }
 
 const Model& golden_model() {
-  static const std::unique_ptr<const Model> model = [] {
-    const TemporaryDirectory directory;
+  // Experts are read from the file when a runtime is made, so the file stays as long as the model.
+  static const TemporaryDirectory directory;
+  static const Model model = [] {
     ConvertOptions options;
     options.dtype = quant::DType::kBF16;
     convert_checkpoint(tiny_directory(), directory / "tiny.gguf", options);
-    // The mapping outlives the directory entry.
-    return std::make_unique<const Model>(Model::load(directory / "tiny.gguf"));
+    return Model::load(directory / "tiny.gguf");
   }();
-  return *model;
+  return model;
 }
 
 Goldens::Goldens()

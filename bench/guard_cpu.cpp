@@ -1,0 +1,156 @@
+// The CPU's bars, each measured afresh: one line per bar with name, measured, floor or rival, ratio, bar,
+// `ok` or `short`. Exit code 1 when any is short. `./run guard cpu` runs it.
+#include <fmt/format.h>
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "bench/attention_speed.h"
+#include "bench/layer_speed.h"
+#include "bench/panel_speed.h"
+#include "bench/timing.h"
+#include "offload/barrier.h"
+#include "offload/machine.h"
+#include "offload/thread_places.h"
+#include "offload/workers.h"
+
+namespace sluice::bench {
+namespace {
+
+using quant::DType;
+
+struct GuardOptions {
+  int64_t threads = 0;
+  double gib = 1.25;  // beyond any last-level cache here by a gibibyte and more
+  int64_t experts = 64;
+  int64_t repeats = 5;
+};
+
+enum class Bar { kAtLeast, kAtMost };
+
+class Report {
+ public:
+  void line(std::string_view name, std::string_view measured, std::string_view floor, double ratio, Bar kind,
+            double bar) {
+    const bool ok = kind == Bar::kAtLeast ? ratio >= bar : ratio <= bar;
+    short_ += ok ? 0 : 1;
+    fmt::print("{:<34} {:>16} {:>22} {:>7.2f}  {} {:<5.2f} {}\n", name, measured, floor, ratio,
+               kind == Bar::kAtLeast ? ">=" : "<=", bar, ok ? "ok" : "short");
+    static_cast<void>(std::fflush(stdout));
+  }
+  void missing(std::string_view name, std::string_view why) {
+    ++short_;
+    fmt::print("{:<34} {} short\n", name, why);
+  }
+  [[nodiscard]] int64_t bars_short() const { return short_; }
+
+ private:
+  int64_t short_ = 0;
+};
+
+std::string gb(double bytes_per_second) {
+  return fmt::format("{:.1f} GB/s", bytes_per_second * 1e-9);
+}
+
+void guard_gemv(const GuardOptions& options, offload::Workers& workers, Report& report) {
+  const auto bytes = static_cast<int64_t>(options.gib * 1024 * 1024 * 1024);
+  double weights_per_second[2] = {};
+  for (const DType dtype : {DType::kQ8_0, DType::kNVFP4, DType::kQ4_K, DType::kBF16}) {
+    const Share share = PanelSpeed(dtype, 7168, bytes, workers).gemv(options.repeats);
+    report.line(fmt::format("GEMV {}", quant::dtype_info(dtype).name), gb(share.measured),
+                "read " + gb(share.floor), share.ratio(), Bar::kAtLeast, 0.85);
+    const double bytes_per_weight = static_cast<double>(quant::row_bytes(dtype, 7168)) / 7168;
+    if (dtype == DType::kQ8_0 || dtype == DType::kNVFP4) {
+      weights_per_second[dtype == DType::kNVFP4 ? 1 : 0] = share.measured / bytes_per_weight;
+    }
+  }
+  report.line("GEMV time, NVFP4 over Q8_0", fmt::format("{:.1f} Gw/s", weights_per_second[1] * 1e-9),
+              fmt::format("Q8_0 {:.1f} Gw/s", weights_per_second[0] * 1e-9),
+              weights_per_second[0] / weights_per_second[1], Bar::kAtMost, 0.60);
+}
+
+void guard_layer(const GuardOptions& options, offload::Workers& workers, Report& report) {
+  for (const DType dtype : {DType::kNVFP4, DType::kQ8_0}) {
+    const Share share = LayerSpeed(dtype, options.experts, workers).one_token(40 * options.repeats);
+    report.line(fmt::format("MoE layer, one token, {}", quant::dtype_info(dtype).name), gb(share.measured),
+                "read " + gb(share.floor), share.ratio(), Bar::kAtLeast, 0.80);
+  }
+}
+
+/// What a MoE layer pays for its two forks and joins.
+void guard_forks(const GuardOptions& options, offload::Workers& workers, Report& report) {
+  std::vector<double> us;
+  for (int64_t i = 0; i < 1000 * options.repeats; ++i) {
+    us.push_back(1e6 * seconds_of([&] {
+                   workers.on_all([](int64_t) {});
+                   workers.on_all([](int64_t) {});
+                 }));
+  }
+  const double middle = median(std::move(us));
+  report.line(fmt::format("forks and joins, {} threads", workers.threads()), fmt::format("{:.1f} us", middle),
+              "of 15 us a layer", middle / 15.0, Bar::kAtMost, 1.0);
+}
+
+void guard_gemm(const GuardOptions& options, offload::Workers& workers, Report& report) {
+  constexpr int64_t kBytes = int64_t{64} << 20;
+  for (const DType dtype : {DType::kQ8_0, DType::kNVFP4, DType::kQ4_K}) {
+    PanelSpeed speed(dtype, 7168, kBytes, workers);
+    for (const int64_t tokens : {64, 512}) {
+      const Share share = speed.gemm(tokens, options.repeats);
+      report.line(fmt::format("GEMM {}, {} tokens", quant::dtype_info(dtype).name, tokens),
+                  fmt::format("{:.0f} Gop/s", share.measured * 1e-9),
+                  fmt::format("peak {:.0f} Gop/s", share.floor * 1e-9), share.ratio(), Bar::kAtLeast, 0.50);
+    }
+  }
+}
+
+void guard_attention(offload::Workers& workers, Report& report) {
+  AttentionSpeed speed({.threads = workers.threads(), .context = 32768, .batch = 1, .repeats = 10});
+  const std::vector<AttentionCase> cases = speed.measure();
+  report.line("attention at 32768, 1 token", fmt::format("sparse {:.2f} ms", cases[0].seconds * 1e3),
+              fmt::format("dense {:.2f} ms", cases[1].seconds * 1e3), cases[1].seconds / cases[0].seconds,
+              Bar::kAtLeast, 4.0);
+}
+
+int64_t guard(const GuardOptions& options) {
+  const offload::Machine machine = offload::probe_machine();
+  const int64_t threads = options.threads > 0 ? options.threads : machine.cores;
+  offload::Workers workers(offload::place_threads(machine, threads));
+  const offload::ThreadBinding binding = workers.bind_caller();
+  fmt::print("{}, {} threads, {}\n", machine.cpu_name, threads, cpu::isa_name(cpu::chosen_isa()));
+  fmt::print("{:<34} {:>16} {:>22} {:>7}  {:<8}\n", "bar", "measured", "floor or rival", "ratio", "bar");
+  Report report;
+  guard_gemv(options, workers, report);
+  guard_layer(options, workers, report);
+  guard_forks(options, workers, report);
+  guard_gemm(options, workers, report);
+  report.missing("GEMM with AMX", "no AMX kernel is built yet:");
+  guard_attention(workers, report);
+  report.missing("against llama.cpp", "not measured by this program yet:");
+  fmt::print("{} short\n", report.bars_short());
+  return report.bars_short();
+}
+
+}  // namespace
+}  // namespace sluice::bench
+
+int main(int argc, char** argv) {
+  sluice::bench::GuardOptions options;
+  CLI::App app("Measures every bar of the CPU side; exit code 1 when one is short");
+  app.add_option("-t,--threads", options.threads, "Threads; 0 = all physical cores");
+  app.add_option("--gib", options.gib, "Memory of a GEMV")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--experts", options.experts, "Experts of the MoE layer; eight compute")
+      ->check(CLI::Range(16, 256))
+      ->capture_default_str();
+  app.add_option("--repeats", options.repeats, "Medians are of so many")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  CLI11_PARSE(app, argc, argv);
+  return sluice::bench::guard(options) == 0 ? 0 : 1;
+}

@@ -1,0 +1,47 @@
+// Products of panels with int8 or float activations on all threads, over more memory than the caches hold,
+// beside what the machine can do at best: a loop that reads the same bytes, a loop of int8 dot products in
+// registers.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels_cpu/panel_matmul.h"
+#include "offload/arena.h"
+#include "offload/workers.h"
+#include "quant/panel.h"
+
+namespace sluice::bench {
+
+/// Medians over the repeats; both were timed in turn.
+struct Share {
+  double measured = 0;  // bytes or operations per second
+  double floor = 0;     // the same of the bare loop
+  [[nodiscard]] double ratio() const { return measured / floor; }
+};
+
+class PanelSpeed {
+ public:
+  /// Panels of `cols` columns that fill about `bytes`, the same random one again and again: speed does not
+  /// depend on the values. Keeps a reference to `workers`.
+  PanelSpeed(quant::DType dtype, int64_t cols, int64_t bytes, offload::Workers& workers);
+
+  /// One token: bytes of weights per second, against a loop that reads them.
+  Share gemv(int64_t repeats);
+  /// `tokens` tokens: int8 operations per second, against the dot product loop. int8 types only.
+  Share gemm(int64_t tokens, int64_t repeats);
+
+ private:
+  /// Thread `worker`'s panels of the first `panels`.
+  void multiply(int64_t worker, int64_t panels, int64_t tokens);
+
+  offload::Workers& workers_;
+  const cpu::PanelKernels& kernels_;
+  quant::PanelLayout layout_;
+  offload::Arena arena_;
+  int64_t panels_;
+  std::vector<float> x_;  // [kMostTokens, cols]
+  cpu::ActivationBuffer codes_;
+};
+
+}  // namespace sluice::bench
