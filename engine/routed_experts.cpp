@@ -56,9 +56,9 @@ class Places {
 
 offload::FileExpertSource file_source(const Model& model) {
   const Places places(model.file());
-  std::vector<std::filesystem::path> files;
+  std::vector<offload::FileToRead> files;
   for (const quant::MappedFile& shard : model.file().shards()) {
-    files.push_back(shard.path());
+    files.push_back({.path = shard.path(), .descriptor = shard.descriptor()});
   }
   std::vector<FileExpertLayer> layers;
   for (const LayerWeights& layer : model.weights().layers) {

@@ -7,11 +7,10 @@
 
 namespace sluice::offload {
 
-FileExpertSource::FileExpertSource(const std::vector<std::filesystem::path>& files,
-                                   std::vector<FileExpertLayer> layers)
+FileExpertSource::FileExpertSource(const std::vector<FileToRead>& files, std::vector<FileExpertLayer> layers)
     : layers_(std::move(layers)) {
   files_.reserve(files.size());
-  for (const std::filesystem::path& file : files) {
+  for (const FileToRead& file : files) {
     files_.push_back(std::make_unique<FileReader>(file));
   }
 }

@@ -36,7 +36,7 @@ struct FileExpertLayer {
 class FileExpertSource final : public ExpertSource {
  public:
   /// Opens the files. Throws Error naming the one that cannot be opened.
-  FileExpertSource(const std::vector<std::filesystem::path>& files, std::vector<FileExpertLayer> layers);
+  FileExpertSource(const std::vector<FileToRead>& files, std::vector<FileExpertLayer> layers);
 
   /// [files] how each is read.
   [[nodiscard]] std::vector<ReadMode> modes() const;

@@ -33,23 +33,23 @@ void FileReader::Free::operator()(std::byte* memory) const {
   std::free(memory);
 }
 
-FileReader::FileReader(std::filesystem::path path) : path_(std::move(path)) {
-  open(O_DIRECT);
+FileReader::FileReader(const FileToRead& file) : path_(file.path) {
+  open(file, O_DIRECT);
   // Some file systems take the flag and refuse the read.
   if (fd_ < 0 || !reads_directly()) {
     if (fd_ >= 0) {
       close(fd_);
     }
     mode_ = ReadMode::kBuffered;
-    open(0);
+    open(file, 0);
   }
   if (fd_ < 0) {
     throw Error(path_.string(), "a readable file", system_error_text(errno));
   }
 }
 
-FileReader::FileReader(std::filesystem::path path, ReadMode mode) : path_(std::move(path)), mode_(mode) {
-  open(mode == ReadMode::kDirect ? O_DIRECT : 0);
+FileReader::FileReader(const FileToRead& file, ReadMode mode) : path_(file.path), mode_(mode) {
+  open(file, mode == ReadMode::kDirect ? O_DIRECT : 0);
   if (fd_ < 0) {
     throw Error(path_.string(),
                 mode == ReadMode::kDirect ? "a file that can be read past the page cache" : "a readable file",
@@ -63,8 +63,11 @@ FileReader::~FileReader() {
   }
 }
 
-void FileReader::open(int flags) {
-  fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC | flags);
+// O_DIRECT belongs to an open file, not to a descriptor: a file that is open already is opened once more.
+void FileReader::open(const FileToRead& file, int flags) {
+  const std::string path =
+      file.descriptor >= 0 ? fmt::format("/proc/self/fd/{}", file.descriptor) : file.path.string();
+  fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | flags);
 }
 
 bool FileReader::reads_directly() const {

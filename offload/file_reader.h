@@ -14,12 +14,17 @@ namespace sluice::offload {
 /// kDirect: O_DIRECT. kBuffered: through the page cache, which is told afterwards to forget it.
 enum class ReadMode { kDirect, kBuffered };
 
+struct FileToRead {
+  std::filesystem::path path;  // names it in errors
+  int descriptor = -1;         // of the open file, which is then opened again; else the path is opened
+};
+
 class FileReader {
  public:
   /// Direct, unless the file system refuses. Throws Error naming the path when it cannot be opened.
-  explicit FileReader(std::filesystem::path path);
+  explicit FileReader(const FileToRead& file);
   /// In this mode only.
-  FileReader(std::filesystem::path path, ReadMode mode);
+  FileReader(const FileToRead& file, ReadMode mode);
   ~FileReader();
   FileReader(const FileReader&) = delete;
   FileReader& operator=(const FileReader&) = delete;
@@ -39,7 +44,7 @@ class FileReader {
     int64_t bytes = 0;
   };
 
-  void open(int flags);
+  void open(const FileToRead& file, int flags);
   [[nodiscard]] bool reads_directly() const;
   void read_direct(int64_t offset, std::span<std::byte> bytes) const;
   void read_buffered(int64_t offset, std::span<std::byte> bytes) const;

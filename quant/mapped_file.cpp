@@ -14,7 +14,7 @@
 namespace sluice::quant {
 namespace {
 
-// Closes on every way out of the constructor; the mapping itself needs no descriptor.
+// Closes on every way out of the constructor, unless it was taken.
 class Descriptor {
  public:
   // Without O_NONBLOCK, opening a named pipe would wait for a writer before it could be refused.
@@ -29,6 +29,7 @@ class Descriptor {
   Descriptor& operator=(const Descriptor&) = delete;
 
   [[nodiscard]] int get() const { return fd_; }
+  int take() { return std::exchange(fd_, -1); }
 
  private:
   int fd_;
@@ -37,7 +38,7 @@ class Descriptor {
 }  // namespace
 
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
-  const Descriptor file(path);
+  Descriptor file(path);
   struct stat status {};
   if (file.get() < 0 || ::fstat(file.get(), &status) != 0) {
     throw Error(path.string(), "a readable file", system_error_text(errno));
@@ -47,6 +48,7 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   }
   const auto size = static_cast<size_t>(status.st_size);
   if (size == 0) {
+    descriptor_ = file.take();
     return;  // mmap refuses to map nothing
   }
   void* mapping = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0);
@@ -55,22 +57,28 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   }
   data_ = static_cast<const std::byte*>(mapping);
   size_ = size;
+  descriptor_ = file.take();
 }
 
 MappedFile::~MappedFile() {
   if (data_ != nullptr) {
     ::munmap(const_cast<std::byte*>(data_), size_);
   }
+  if (descriptor_ >= 0) {
+    ::close(descriptor_);
+  }
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)),
+      descriptor_(std::exchange(other.descriptor_, -1)),
       data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   MappedFile moved(std::move(other));
   std::swap(path_, moved.path_);
+  std::swap(descriptor_, moved.descriptor_);
   std::swap(data_, moved.data_);
   std::swap(size_, moved.size_);
   return *this;

@@ -19,10 +19,13 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
 
   [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+  /// Open as long as this lives: it names this very file even when another has taken the path.
+  [[nodiscard]] int descriptor() const { return descriptor_; }
   [[nodiscard]] std::span<const std::byte> bytes() const { return {data_, size_}; }
 
  private:
   std::filesystem::path path_;
+  int descriptor_ = -1;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
 };

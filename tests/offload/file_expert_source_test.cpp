@@ -7,6 +7,7 @@
 #include <fstream>
 #include <thread>
 
+#include "quant/mapped_file.h"
 #include "support/error_text.h"
 #include "support/random_experts.h"
 #include "support/temporary_directory.h"
@@ -30,8 +31,8 @@ TEST(FileReader, AnyRangeInEitherMode) {
   const testing::TemporaryDirectory directory;
   const auto path = directory / "data";
   const auto data = write_random(path, 100'001, random);
-  for (const ReadMode mode : {FileReader(path).mode(), ReadMode::kBuffered}) {
-    const FileReader reader(path, mode);
+  for (const ReadMode mode : {FileReader({path}).mode(), ReadMode::kBuffered}) {
+    const FileReader reader({path}, mode);
     EXPECT_EQ(reader.mode(), mode);
     for (int trial = 0; trial < 100; ++trial) {
       const int64_t begin = random.integer(0, 100'001);
@@ -46,7 +47,7 @@ TEST(FileReader, ManyThreadsAtOnce) {
   testing::Random random;
   const testing::TemporaryDirectory directory;
   const auto data = write_random(directory / "data", 1 << 20, random);
-  const FileReader reader(directory / "data");
+  const FileReader reader({directory / "data"});
   std::vector<int> wrong(4);
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
@@ -67,8 +68,8 @@ TEST(FileReader, TheEndIsAnError) {
   const testing::TemporaryDirectory directory;
   const auto path = directory / "data";
   write_random(path, 5000, random);
-  for (const ReadMode mode : {FileReader(path).mode(), ReadMode::kBuffered}) {
-    const FileReader reader(path, mode);
+  for (const ReadMode mode : {FileReader({path}).mode(), ReadMode::kBuffered}) {
+    const FileReader reader({path}, mode);
     std::vector<std::byte> bytes(1001);
     EXPECT_EQ(testing::error_text([&] { return reader.read(4000, bytes), 0; }),
               path.string() + ": expected 1001 bytes at byte 4000, found the end of the file before");
@@ -77,17 +78,31 @@ TEST(FileReader, TheEndIsAnError) {
 }
 
 TEST(FileReader, WhereDirectReadsAreRefusedTheCacheIsUsedAndSaysSo) {
-  const FileReader reader("/proc/version");  // procfs takes no O_DIRECT
+  const FileReader reader({"/proc/version"});  // procfs takes no O_DIRECT
   EXPECT_EQ(reader.mode(), ReadMode::kBuffered);
   std::vector<std::byte> bytes(5);
   reader.read(0, bytes);
   EXPECT_EQ(bytes[0], std::byte{'L'});
-  EXPECT_NE(testing::error_text([] { return FileReader("/proc/version", ReadMode::kDirect).mode(); }),
+  EXPECT_NE(testing::error_text([] { return FileReader({"/proc/version"}, ReadMode::kDirect).mode(); }),
             "no error");
 }
 
+// A model that is replaced while it is in use must not mix with its successor.
+TEST(FileReader, AnOpenFileIsReadEvenWhenItsNameIsGone) {
+  testing::Random random;
+  const testing::TemporaryDirectory directory;
+  const auto path = directory / "data";
+  const auto data = write_random(path, 9000, random);
+  const quant::MappedFile mapped(path);
+  std::filesystem::remove(path);
+  write_random(path, 9000, random);
+  std::vector<std::byte> bytes(9000);
+  FileReader({.path = path, .descriptor = mapped.descriptor()}).read(0, bytes);
+  EXPECT_EQ(bytes, data);
+}
+
 TEST(FileReader, MissingFile) {
-  EXPECT_EQ(testing::error_text([] { return FileReader("/nowhere/at/all").mode(); }),
+  EXPECT_EQ(testing::error_text([] { return FileReader({"/nowhere/at/all"}).mode(); }),
             "/nowhere/at/all: expected a readable file, found No such file or directory");
 }
 
@@ -128,7 +143,7 @@ TEST(FileExpertSource, ReadsRowsOfFusedAndSeparateTensors) {
                .stride_rows = kModel,
                .first_row = 0,
                .shape = out}};
-  const FileExpertSource source({directory / "a", directory / "b"}, layers);
+  const FileExpertSource source({{directory / "a"}, {directory / "b"}}, layers);
   EXPECT_EQ(source.layers(), 3);
   EXPECT_EQ(source.experts(0), 0);
   EXPECT_EQ(source.experts(1), kExperts);
