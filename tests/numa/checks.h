@@ -39,6 +39,14 @@ void check_seats(std::string_view when, offload::Workers& workers, const offload
 /// one is on all nodes.
 void check_arenas(const Expected& expected, Report& report);
 
+/// Every panel of an ExpertStore lies on the node whose share it is of; a store on the wrong nodes is
+/// reported.
+void check_store(const Expected& expected, Report& report);
+
+/// While an ExpertTeam computes a layer, for one token and for many, every panel is read by a processor of
+/// the node that it lies on; a store on the wrong nodes is reported.
+void check_layers(const Expected& expected, Report& report);
+
 /// One line: every page of `bytes` lies on `node`.
 void check_pages(std::string_view what, std::span<const std::byte> bytes, int64_t node,
                  const Expected& expected, Report& report);

@@ -30,6 +30,8 @@ int run(std::span<char*> arguments) {
   check_judge(expected, report);
   check_threads(expected, report);
   check_arenas(expected, report);
+  check_store(expected, report);
+  check_layers(expected, report);
   return report.failures() > 0 ? 1 : 0;
 }
 
