@@ -46,7 +46,7 @@ PanelSpeed::PanelSpeed(quant::DType dtype, int64_t cols, int64_t bytes, offload:
       arena_(bytes / layout_.panel_bytes * layout_.panel_bytes, {.purpose = "benchmark"}),
       panels_(bytes / layout_.panel_bytes),
       x_(normal(kMostTokens * cols)),
-      codes_(kMostTokens, cols) {
+      codes_(kMostTokens * cols) {
   const std::vector<std::byte> panel = random_panel(layout_);
   std::byte* const all = arena_.bytes().data();
   workers_.on_all([&](int64_t worker) {  // each thread touches what it will read
@@ -56,7 +56,10 @@ PanelSpeed::PanelSpeed(quant::DType dtype, int64_t cols, int64_t bytes, offload:
     }
   });
   if (cpu::takes_int8(dtype)) {
-    codes_.quantize_rows(kernels_, dtype, {x_.data(), kMostTokens, cols}, 0, kMostTokens);
+    codes_.set_shape(cols, cpu::panel_numerics(dtype));
+    for (int64_t t = 0; t < kMostTokens; ++t) {
+      codes_.quantize(kernels_, t, 0, cols, x_.data() + t * cols);
+    }
   }
 }
 
@@ -67,7 +70,7 @@ void PanelSpeed::multiply(int64_t worker, int64_t panels, int64_t tokens) {
        ++p) {
     const std::byte* panel = arena_.bytes().data() + p * layout_.panel_bytes;
     if (cpu::takes_int8(layout_.dtype)) {
-      kernels_.dot[type](layout_, panel, codes_.view(layout_.dtype, tokens, layout_.cols), out.data());
+      kernels_.dot[type](layout_, panel, codes_.rows(0, tokens), out.data());
     } else {
       kernels_.float_dot[type](layout_, panel, x_.data(), layout_.cols, tokens, out.data());
     }

@@ -6,7 +6,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels_cpu/panel_matmul.h"
+#include "kernels_cpu/panel.h"
+#include "offload/activation_rows.h"
 #include "offload/arena.h"
 #include "offload/workers.h"
 #include "quant/panel.h"
@@ -41,7 +42,7 @@ class PanelSpeed {
   offload::Arena arena_;
   int64_t panels_;
   std::vector<float> x_;  // [kMostTokens, cols]
-  cpu::ActivationBuffer codes_;
+  offload::Int8Rows codes_;
 };
 
 }  // namespace sluice::bench

@@ -53,7 +53,7 @@ struct ForwardRequest {
   int64_t first_position = 0;    // of ids[0]; the cache holds all earlier ones
   Logits logits = Logits::kLast;
   ForwardObserver* observer = nullptr;
-  std::stop_token stop;  // asked once per layer
+  std::stop_token stop = {};  // asked once per layer
 };
 
 class Runtime {

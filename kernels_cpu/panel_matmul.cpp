@@ -34,32 +34,6 @@ void for_each_tile(const quant::PanelView& w, int64_t panel_begin, int64_t panel
 
 }  // namespace
 
-ActivationBuffer::ActivationBuffer(int64_t max_tokens, int64_t max_cols)
-    : codes_(static_cast<size_t>(max_tokens * max_cols)),
-      scales_(static_cast<size_t>(max_tokens * max_cols / kActivationBlock)),
-      terms_(2 * scales_.size()) {}
-
-ActivationView ActivationBuffer::view(quant::DType weights, int64_t n_tokens, int64_t cols) const {
-  assert(takes_int8(weights) && n_tokens * cols <= static_cast<int64_t>(codes_.size()));
-  return {.codes = codes_.data(),
-          .scales = scales_.data(),
-          .terms = terms_.data(),
-          .n_tokens = n_tokens,
-          .cols = cols,
-          .group = panel_numerics(weights).group};
-}
-
-void ActivationBuffer::quantize_rows(const PanelKernels& kernels, quant::DType weights,
-                                     MatrixView<const float> x, int64_t begin, int64_t end) {
-  assert(takes_int8(weights) && x.rows * x.cols <= static_cast<int64_t>(codes_.size()));
-  const PanelNumerics numerics = panel_numerics(weights);
-  for (int64_t t = begin; t < end; ++t) {
-    kernels.quantize(x.row(t).data(), x.cols, numerics, codes_.data() + t * x.cols,
-                     scales_.data() + t * x.cols / kActivationBlock,
-                     terms_.data() + t * x.cols / numerics.group);
-  }
-}
-
 void panel_matmul(const PanelKernels& kernels, const quant::PanelView& w, int64_t panel_begin,
                   int64_t panel_end, const ActivationView& x, MatrixView<float> y) {
   assert(x.cols == w.layout.cols && x.n_tokens == y.rows && w.rows <= y.cols);

@@ -46,7 +46,8 @@ class Int8Rows {
             .scales = scales_.data() + at / cpu::kActivationBlock,
             .terms = terms_.data() + at / numerics_.group,
             .n_tokens = count,
-            .cols = cols_};
+            .cols = cols_,
+            .group = numerics_.group};
   }
 
   /// Row `to` becomes row `from` of `other`, which has this one's shape.

@@ -33,8 +33,8 @@ CpuBackend::CpuBackend(const Model& model, const RuntimeOptions& options, cpu::I
       kernels_(cpu::kernels_for(isa)),
       panel_kernels_(cpu::panel_kernels_for(isa)),
       workers_(workers),
-      quantized_(options.activations == Activations::kInt8 ? options.max_batch : 0,
-                 largest_matmul_cols(config_)),
+      quantized_(options.activations == Activations::kInt8 ? options.max_batch * largest_matmul_cols(config_)
+                                                           : 0),
       frequencies_(cpu::yarn_frequencies(config_.rope)),
       buffers_(config_, options.max_batch),
       attention_(config_, kernels_, workers) {
@@ -65,14 +65,17 @@ void CpuBackend::matmul_panels(const quant::PanelView& w, MatrixView<const float
   const quant::DType dtype = w.layout.dtype;
   const bool int8 = cpu::takes_int8(dtype);
   if (int8) {
+    quantized_.set_shape(x.cols, cpu::panel_numerics(dtype));
     workers_.for_ranges(x.rows, kNormGrain, [&](int64_t begin, int64_t end, int64_t) {
-      quantized_.quantize_rows(panel_kernels_, dtype, x, begin, end);
+      for (int64_t t = begin; t < end; ++t) {
+        quantized_.quantize(panel_kernels_, t, 0, x.cols, x.row(t).data());
+      }
     });
   }
   const int64_t rows = task_rows(w.rows, w.layout.cols * x.rows, workers_.threads());
   workers_.for_ranges(w.panels(), rows / quant::kPanelRows, [&](int64_t begin, int64_t end, int64_t) {
     if (int8) {
-      cpu::panel_matmul(panel_kernels_, w, begin, end, quantized_.view(dtype, x.rows, x.cols), y);
+      cpu::panel_matmul(panel_kernels_, w, begin, end, quantized_.rows(0, x.rows), y);
     } else {
       cpu::panel_matmul(panel_kernels_, w, begin, end, x, y);
     }

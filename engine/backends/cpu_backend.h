@@ -13,6 +13,7 @@
 #include "engine/backends/panel_weights.h"
 #include "engine/model.h"
 #include "kernels_cpu/kernels_cpu.h"
+#include "offload/activation_rows.h"
 #include "offload/workers.h"
 
 namespace sluice {
@@ -56,7 +57,7 @@ class CpuBackend final : public Backend {
   const cpu::PanelKernels& panel_kernels_;
   offload::Workers& workers_;
   std::optional<PanelWeights> panels_;  // none when activations are float32
-  cpu::ActivationBuffer quantized_;     // what a product of panels reads
+  offload::Int8Rows quantized_;         // what a product of panels reads
   std::vector<float> frequencies_;      // [d_rope / 2]
   // The positions whose angles buffers_.cos_sin holds.
   int64_t rope_first_position_ = -1;

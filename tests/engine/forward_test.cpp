@@ -71,6 +71,66 @@ TEST_F(Forward, BatchesAndThreadsDoNotChangeABit) {
   }
 }
 
+// The same weights in Q8_0, whose products take int8 activations unless told otherwise.
+class QuantizedForward : public Forward {
+ protected:
+  QuantizedForward() {
+    ConvertOptions options;
+    options.dtype = quant::DType::kQ8_0;
+    convert_checkpoint(directory_ / "checkpoint", directory_ / "q8_0.gguf", options);
+  }
+
+  /// Of every position, [kTokens, vocabulary].
+  std::vector<float> logits(const RuntimeOptions& options) {
+    const Model model = Model::load(directory_ / "q8_0.gguf");
+    Runtime runtime(model, options);
+    KvCache cache(model.config(), 64, CacheType::kF32);
+    std::vector<float> all;
+    for (int64_t first = 0; first < kTokens; first += options.max_batch) {
+      const int64_t n = std::min(options.max_batch, kTokens - first);
+      const std::span<const int32_t> ids =
+          std::span(ids_).subspan(static_cast<size_t>(first), static_cast<size_t>(n));
+      const MatrixView<const float> rows =
+          runtime.forward({.ids = ids, .first_position = first, .logits = Logits::kAll, .stop = {}}, cache)
+              .logits;
+      all.insert(all.end(), rows.data, rows.data + n * rows.cols);
+    }
+    return all;
+  }
+};
+
+/// The median over rows of |a - b| / |b|: a choice of experts that flips spoils some rows, not most.
+double median_row_error(std::span<const float> a, std::span<const float> b, size_t rows) {
+  std::vector<double> errors;
+  const size_t cols = a.size() / rows;
+  for (size_t r = 0; r < rows; ++r) {
+    double error = 0;
+    double total = 0;
+    for (size_t i = r * cols; i < (r + 1) * cols; ++i) {
+      error += std::pow(a[i] - b[i], 2);
+      total += std::pow(b[i], 2);
+    }
+    errors.push_back(std::sqrt(error / total));
+  }
+  std::ranges::sort(errors);
+  return errors[rows / 2];
+}
+
+TEST_F(QuantizedForward, Int8ActivationsStayNearFloat32AndDoNotDependOnBatches) {
+  SCOPED_TRACE(random_.describe());
+  // Dense, so that no selection can flip.
+  const RuntimeOptions int8{.threads = 2, .attention = AttentionMode::kDense};
+  RuntimeOptions exact = int8;
+  exact.activations = Activations::kFloat32;
+  RuntimeOptions one_by_one = int8;
+  one_by_one.max_batch = 1;
+  const std::vector<float> fast = logits(int8);
+  EXPECT_TRUE(testing::identical(logits(one_by_one), fast));
+  const double error = median_row_error(fast, logits(exact), kTokens);
+  EXPECT_GT(error, 0.0) << "int8 activations were not used";
+  EXPECT_LT(error, 0.1);
+}
+
 TEST_F(Forward, DenseEqualsSparseUpToTopKAndDiffersBeyond) {
   SCOPED_TRACE(random_.describe());
   const int64_t top_k = model_.config().index_top_k;
