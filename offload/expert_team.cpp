@@ -13,6 +13,10 @@ constexpr int64_t kTokenGrain = 8;  // tokens quantized per task; so many or few
 constexpr int64_t kUnitRows = cpu::kActivationBlock;  // rows of gate and up per task
 constexpr int64_t kUnitPanels = kUnitRows / quant::kPanelRows;
 
+// Panels of down per task: as many as leave every worker enough tasks to even out who is slower.
+constexpr int64_t kDownTasksPerWorker = 8;
+constexpr int64_t kMostDownPanels = 8;
+
 bool same(cpu::PanelNumerics a, cpu::PanelNumerics b) {
   return a.group == b.group && a.term_factor == b.term_factor;
 }
@@ -89,8 +93,8 @@ void ExpertTeam::allocate(const ExpertTeamOptions& options) {
     scratch.gate_codes = Int8Rows(needs.int8_gate ? tile_ * d_model_ : 0);
     scratch.up_codes = Int8Rows(needs.int8_up_of_its_own ? tile_ * d_model_ : 0);
     scratch.values.resize(static_cast<size_t>(needs.float_input ? tile_ * d_model_ : 0));
-    scratch.gate.resize(static_cast<size_t>(tile_ * quant::kPanelRows));
-    scratch.up.resize(static_cast<size_t>(tile_ * quant::kPanelRows));
+    scratch.gate.resize(static_cast<size_t>(tile_ * kUnitRows));
+    scratch.up.resize(static_cast<size_t>(tile_ * kUnitRows));
     scratch.hidden.resize(static_cast<size_t>(tile_ * kUnitRows));
     scratch.matmul.resize(
         static_cast<size_t>(cpu::matmul_scratch_floats(std::max(d_model_, options.d_expert))));
@@ -193,13 +197,17 @@ void ExpertTeam::gate_up(const Batch& batch, int64_t node, int64_t expert, int64
   for (int64_t first = groups_.first_slot(expert); first < end; first += tile_) {
     const int64_t n = std::min(tile_, end - first);
     const Inputs in = inputs(batch, first, n, scratch);
+    const int64_t floats = n * quant::kPanelRows;
+    for (int64_t i = 0; i < panels; ++i) {  // panels of one matrix follow each other in memory
+      product_.multiply(gate[i], in.gate, n, scratch.gate.data() + i * floats, scratch.matmul);
+    }
     for (int64_t i = 0; i < panels; ++i) {
-      product_.multiply(gate[i], in.gate, n, scratch.gate.data(), scratch.matmul);
-      product_.multiply(up[i], in.up, n, scratch.up.data(), scratch.matmul);
-      product_.kernels().swiglu(scratch.gate.data(), scratch.up.data(), n * quant::kPanelRows,
-                                scratch.gate.data());
+      product_.multiply(up[i], in.up, n, scratch.up.data() + i * floats, scratch.matmul);
+    }
+    product_.kernels().swiglu(scratch.gate.data(), scratch.up.data(), panels * floats, scratch.gate.data());
+    for (int64_t i = 0; i < panels; ++i) {
       for (int64_t t = 0; t < n; ++t) {
-        std::copy_n(scratch.gate.data() + t * quant::kPanelRows, quant::kPanelRows,
+        std::copy_n(scratch.gate.data() + i * floats + t * quant::kPanelRows, quant::kPanelRows,
                     scratch.hidden.data() + t * kUnitRows + i * quant::kPanelRows);
       }
     }
@@ -240,26 +248,36 @@ MatrixView<float> ExpertTeam::sums(const Batch& batch, int64_t node) {
                                        d_model_);
 }
 
-// One task: sixteen rows of down for all tokens and experts.
-void ExpertTeam::down(const Batch& batch, int64_t node, int64_t panel, Scratch& scratch) {
-  const int64_t row = panel * quant::kPanelRows;
-  const int64_t rows = std::min(quant::kPanelRows, d_model_ - row);
+// One task: some panels of down for all tokens and experts. An expert's panels follow each other in memory,
+// and short pieces of it are read more slowly, so experts come outermost.
+void ExpertTeam::down(const Batch& batch, int64_t node, int64_t first_panel, int64_t panels,
+                      Scratch& scratch) {
   const MatrixView<float> sum = sums(batch, node);
+  const int64_t first_row = first_panel * quant::kPanelRows;
+  const int64_t rows = std::min(panels * quant::kPanelRows, d_model_ - first_row);
   for (int64_t t = 0; node > 0 && t < sum.rows; ++t) {
-    std::fill_n(sum.row(t).data() + row, rows, 0.0F);
+    std::fill_n(sum.row(t).data() + first_row, rows, 0.0F);
   }
   for (const int32_t expert : groups_.active()) {
-    const PanelProduct::Operand weight =
-        product_.fetch({batch.layer, ExpertPart::kDown, expert, node, panel}, scratch.panels);
-    const int64_t end = groups_.first_slot(expert + 1);
-    for (int64_t first = groups_.first_slot(expert); first < end; first += tile_) {
-      const int64_t n = std::min(tile_, end - first);
-      product_.multiply(weight, hidden(batch, node, first, n), n, scratch.gate.data(), scratch.matmul);
-      for (int64_t i = 0; i < n; ++i) {
-        const RouteGroups::Slot& slot = groups_.slot(first + i);
-        product_.kernels().add_scaled(scratch.gate.data() + i * quant::kPanelRows, slot.weight, rows,
-                                      sum.row(slot.token).data() + row);
-      }
+    for (int64_t panel = first_panel; panel < first_panel + panels; ++panel) {
+      add_down_panel(batch, {batch.layer, ExpertPart::kDown, expert, node, panel}, sum, scratch);
+    }
+  }
+}
+
+void ExpertTeam::add_down_panel(const Batch& batch, const ExpertPanel& which, MatrixView<float> sum,
+                                Scratch& scratch) {
+  const int64_t row = which.panel * quant::kPanelRows;
+  const int64_t rows = std::min(quant::kPanelRows, d_model_ - row);
+  const PanelProduct::Operand weight = product_.fetch(which, scratch.panels);
+  const int64_t end = groups_.first_slot(which.expert + 1);
+  for (int64_t first = groups_.first_slot(which.expert); first < end; first += tile_) {
+    const int64_t n = std::min(tile_, end - first);
+    product_.multiply(weight, hidden(batch, which.node, first, n), n, scratch.gate.data(), scratch.matmul);
+    for (int64_t i = 0; i < n; ++i) {
+      const RouteGroups::Slot& slot = groups_.slot(first + i);
+      product_.kernels().add_scaled(scratch.gate.data() + i * quant::kPanelRows, slot.weight, rows,
+                                    sum.row(slot.token).data() + row);
     }
   }
 }
@@ -298,11 +316,16 @@ void ExpertTeam::add(int64_t layer, MatrixView<const float> f, const Routes& rou
     gate_up(batch, node, active[static_cast<size_t>(task / units)], task % units,
             scratch_[static_cast<size_t>(worker)]);
   });
+  const int64_t most = (d_model_ + quant::kPanelRows - 1) / quant::kPanelRows;
+  const int64_t step =
+      std::clamp<int64_t>(most / (kDownTasksPerWorker * workers_.threads()), 1, kMostDownPanels);
   for (int64_t node = 0; node < weights_.nodes(); ++node) {
-    counts_[static_cast<size_t>(node)] = weights_.share(layer, node).down_panels;
+    counts_[static_cast<size_t>(node)] = (weights_.share(layer, node).down_panels + step - 1) / step;
   }
-  loop_.run(counts_, [&](int64_t node, int64_t panel, int64_t worker) {
-    down(batch, node, panel, scratch_[static_cast<size_t>(worker)]);
+  loop_.run(counts_, [&](int64_t node, int64_t task, int64_t worker) {
+    const int64_t first = task * step;
+    down(batch, node, first, std::min(step, weights_.share(layer, node).down_panels - first),
+         scratch_[static_cast<size_t>(worker)]);
   });
   if (weights_.nodes() > 1) {
     add_partial_sums(batch);

@@ -35,23 +35,31 @@ struct DecodedChunk {
   }
 };
 
-/// How far ahead of the block at work its memory is asked for: a core's share of the bandwidth times the
-/// latency of RAM is about 2 KiB. Reaching beyond the panel, into the next one, is meant. Chosen by
-/// measuring.
-inline constexpr int64_t kPrefetchBytes = 4096;
+/// How far ahead of the block at work its memory is asked for, into L2: L1 cannot wait for so many lines at a
+/// time. Chosen by measuring, on one core: farther for formats that take more work per byte.
+template <class Format>
+inline constexpr int64_t kPrefetchBytes = Format::kQuantBytes < 512 ? 8192 : 3072;
 
 /// The two sources of blocks.
 template <class V, class Format>
 struct FromPanel {
   const PanelLanes<V>& lanes;
+  int64_t blocks;
+  int64_t panel_bytes;
 
   [[gnu::always_inline]] void load(int64_t b, Block32<V>& out) const {
     if (lanes.lane == 0) {  // later lanes find it in the cache
+      // Towards the end it is the next panel's beginning: panels follow each other in memory.
+      const int64_t ahead = b + kPrefetchBytes<Format> / Format::kQuantBytes;
+      const bool next = ahead >= blocks;
+      const std::byte* const quants = lanes.quants + ahead * Format::kQuantBytes +
+                                      (next ? panel_bytes - blocks * Format::kQuantBytes : 0);
 #pragma GCC unroll 8
       for (int64_t i = 0; i < Format::kQuantBytes; i += 64) {
-        __builtin_prefetch(lanes.quants + b * Format::kQuantBytes + i + kPrefetchBytes);
+        __builtin_prefetch(quants + i, 0, 2);
       }
-      __builtin_prefetch(lanes.scales + b * Format::kScaleBytes + kPrefetchBytes / 8);
+      __builtin_prefetch(lanes.scales + ahead * Format::kScaleBytes +
+                         (next ? panel_bytes - blocks * Format::kScaleBytes : 0));
     }
     Format::load(lanes, b, out);
   }
@@ -171,7 +179,8 @@ void panel_dot(const quant::PanelLayout& layout, const std::byte* panel, const A
   for (int64_t lane = 0; lane < quant::kPanelRows; lane += V::kLanes) {
     const PanelLanes<V> lanes{panel, panel + layout.scales_at, lane};
     if (x.n_tokens <= V::kTokenTile || blocks == 0) {
-      dot_tiles<V, Format, V::kTokenTile>(FromPanel<V, Format>{lanes}, {0, blocks}, x, 0, out + lane);
+      dot_tiles<V, Format, V::kTokenTile>(FromPanel<V, Format>{lanes, blocks, layout.panel_bytes},
+                                          {0, blocks}, x, 0, out + lane);
       continue;
     }
     DecodedChunk<V, Format> chunk;
