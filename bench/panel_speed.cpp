@@ -56,7 +56,7 @@ PanelSpeed::PanelSpeed(quant::DType dtype, int64_t cols, int64_t bytes, offload:
     }
   });
   if (cpu::takes_int8(dtype)) {
-    codes_.set_shape(cols, cpu::panel_numerics(dtype));
+    codes_.set_shape(kMostTokens, cols, cpu::panel_numerics(dtype));
     for (int64_t t = 0; t < kMostTokens; ++t) {
       codes_.quantize(kernels_, t, 0, cols, x_.data() + t * cols);
     }

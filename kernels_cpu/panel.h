@@ -58,23 +58,19 @@ constexpr PanelNumerics panel_numerics(quant::DType dtype) {
   }
 }
 
-/// Activations quantized to int8 for weights of one type. Non-owning. cols is a multiple of kActivationBlock;
-/// rows of the three arrays follow each other without gaps.
+/// Activations quantized to int8 for weights of one type. Non-owning. cols is a multiple of kActivationBlock.
+/// Scales and terms of all tokens lie side by side, block after block, because a kernel wants those of a tile
+/// of tokens at once.
 struct ActivationView {
   const int8_t* codes = nullptr;   // [n_tokens, cols], in [-127, 127]
-  const float* scales = nullptr;   // [n_tokens, cols / 32]
-  const int32_t* terms = nullptr;  // [n_tokens, cols / group]: term_factor * sum of codes
+  const float* scales = nullptr;   // [cols / 32][stride], the first n_tokens of each
+  const int32_t* terms = nullptr;  // [cols / group][stride]: term_factor * sum of codes
   int64_t n_tokens = 0;
   int64_t cols = 0;
-  int64_t group = kActivationBlock;  // PanelNumerics::group of the weights
+  int64_t stride = 0;  // at least n_tokens
 
   [[nodiscard]] ActivationView tokens_from(int64_t begin, int64_t count) const {
-    return {codes + begin * cols,
-            scales + begin * cols / kActivationBlock,
-            terms + begin * cols / group,
-            count,
-            cols,
-            group};
+    return {codes + begin * cols, scales + begin, terms + begin, count, cols, stride};
   }
 };
 
@@ -82,9 +78,15 @@ struct PanelKernels {
   Isa isa;
   /// Quantizes one row of `cols` floats, a multiple of 32: scale = max |x| / 127, code = x * (127 / max)
   /// rounded to nearest, ties to even. Blocks whose largest magnitude is below kLeastActivation become zeros.
-  /// A NaN or infinity makes the block's scale NaN or infinite, and so every product with it.
-  void (*quantize)(const float* x, int64_t cols, PanelNumerics numerics, int8_t* codes, float* scales,
-                   int32_t* terms);
+  /// A NaN or infinity makes the block's scale NaN or infinite, and so every product with it. Scales and
+  /// terms are written `stride` apart, as ActivationView wants them.
+  struct QuantizedRow {
+    int8_t* codes;
+    float* scales;
+    int32_t* terms;
+    int64_t stride;
+  };
+  void (*quantize)(const float* x, int64_t cols, PanelNumerics numerics, const QuantizedRow& out);
 
   /// out[t][0..16) = the panel's sixteen rows times token t, formula above; without the view's second-level
   /// scale. `out` [x.n_tokens, 16]. By type; null for types that do not take int8.

@@ -109,15 +109,12 @@ void ExpertTeam::quantize_input(Batch& batch) {
   const cpu::PanelNumerics up_form = cpu::panel_numerics(share.up.dtype);
   batch.up_reads_gates_input = gate && up && same(gate_form, up_form);
   const auto quantize = [&](Int8Rows& rows, cpu::PanelNumerics form) {
-    rows.set_shape(d_model_, form);
+    rows.set_shape(batch.f.rows, d_model_, form);
     workers_.for_ranges(batch.f.rows, kTokenGrain, [&](int64_t begin, int64_t end, int64_t) {
       for (int64_t t = begin; t < end; ++t) {
         rows.quantize(product_.panel_kernels(), t, 0, d_model_, batch.f.row(t).data());
       }
     });
-    for (Scratch& scratch : scratch_) {
-      (&rows == &gate_input_ ? scratch.gate_codes : scratch.up_codes).set_shape(d_model_, form);
-    }
   };
   if (gate) {
     quantize(gate_input_, gate_form);
@@ -138,6 +135,8 @@ void ExpertTeam::gather(const Batch& batch, int64_t first_slot, int64_t n, Scrat
   const ExpertShare& share = weights_.share(batch.layer, 0);
   const bool gate = product_.wants_int8(share.gate.dtype);
   const bool up = product_.wants_int8(share.up.dtype);
+  scratch.gate_codes.set_shape(gate ? n : 0, d_model_, gate_input_.numerics());
+  scratch.up_codes.set_shape(up && !batch.up_reads_gates_input ? n : 0, d_model_, up_input_.numerics());
   for (int64_t i = 0; i < n; ++i) {
     const int64_t token = groups_.slot(first_slot + i).token;
     if (gate) {
@@ -305,7 +304,8 @@ void ExpertTeam::add(int64_t layer, MatrixView<const float> f, const Routes& rou
   for (int64_t node = 0; node < weights_.nodes(); ++node) {
     const ExpertShare& share = weights_.share(layer, node);
     if (product_.wants_int8(share.down.dtype)) {
-      hidden_[static_cast<size_t>(node)].codes.set_shape(share.rows.size(),
+      hidden_[static_cast<size_t>(node)].codes.set_shape(groups_.first_slot(weights_.experts(layer)),
+                                                         share.rows.size(),
                                                          cpu::panel_numerics(share.down.dtype));
     }
     counts_[static_cast<size_t>(node)] =

@@ -65,7 +65,7 @@ void CpuBackend::matmul_panels(const quant::PanelView& w, MatrixView<const float
   const quant::DType dtype = w.layout.dtype;
   const bool int8 = cpu::takes_int8(dtype);
   if (int8) {
-    quantized_.set_shape(x.cols, cpu::panel_numerics(dtype));
+    quantized_.set_shape(x.rows, x.cols, cpu::panel_numerics(dtype));
     workers_.for_ranges(x.rows, kNormGrain, [&](int64_t begin, int64_t end, int64_t) {
       for (int64_t t = begin; t < end; ++t) {
         quantized_.quantize(panel_kernels_, t, 0, x.cols, x.row(t).data());

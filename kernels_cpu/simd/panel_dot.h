@@ -70,20 +70,27 @@ struct FromChunk {
   [[gnu::always_inline]] void load(int64_t b, Block32<V>& out) const { out = chunk.blocks[b - chunk.first]; }
 };
 
+/// What a block of columns of kTokens tokens looks like.
+template <size_t kTokens>
+struct TokenBlock {
+  const int8_t* codes[kTokens];
+  const float* scales;   // of the tokens, side by side
+  const int32_t* terms;  // likewise; those of the next group `stride` later
+  int64_t stride;
+};
+
 /// The dot products of a block's group of columns with kTokens tokens, word by word, so that as many sums are
 /// under way at once: a chain of them would wait for the latency of every product.
 template <class V, class Format, size_t kTokens>
-[[gnu::always_inline]] inline void group_dots(const Block32<V>& w, int group,
-                                              const int8_t* const (&codes)[kTokens],
-                                              const int32_t* const (&terms)[kTokens],
+[[gnu::always_inline]] inline void group_dots(const Block32<V>& w, int group, const TokenBlock<kTokens>& x,
                                               typename V::I (&sums)[kTokens]) {
   constexpr int kWords = 8 / Format::kGroups;
 #pragma GCC unroll 8
   for (size_t t = 0; t < kTokens; ++t) {
     if constexpr (Format::kCodes == Codes::kOffset) {
-      sums[t] = V::splat(terms[t][group]);
+      sums[t] = V::splat(x.terms[group * x.stride + static_cast<int64_t>(t)]);
     } else if constexpr (Format::kCodes == Codes::kSigned) {
-      sums[t] = V::signed_start(terms[t][group]);
+      sums[t] = V::signed_start(x.terms[group * x.stride + static_cast<int64_t>(t)]);
     } else {
       sums[t] = V::splat(0);
     }
@@ -93,11 +100,11 @@ template <class V, class Format, size_t kTokens>
     const typename V::I word = w.words[group * kWords + i];
 #pragma GCC unroll 8
     for (size_t t = 0; t < kTokens; ++t) {
-      const typename V::I x = V::splat4(codes[t] + 4 * (group * kWords + i));
+      const int8_t* const four = x.codes[t] + 4 * (group * kWords + i);
       if constexpr (Format::kCodes == Codes::kSigned) {
-        sums[t] = V::dot_signed(sums[t], word, x);
+        sums[t] = V::dot_signed(sums[t], word, four);
       } else {
-        sums[t] = V::dot(sums[t], word, x);
+        sums[t] = V::dot(sums[t], word, four);
       }
     }
   }
@@ -105,18 +112,17 @@ template <class V, class Format, size_t kTokens>
 
 /// What a block adds to each token's row, before the activation's scale.
 template <class V, class Format, size_t kTokens>
-[[gnu::always_inline]] inline void block_parts(const Block32<V>& w, const int8_t* const (&codes)[kTokens],
-                                               const int32_t* const (&terms)[kTokens],
+[[gnu::always_inline]] inline void block_parts(const Block32<V>& w, const TokenBlock<kTokens>& x,
                                                typename V::F (&parts)[kTokens]) {
 #pragma GCC unroll 2
   for (int g = 0; g < Format::kGroups; ++g) {
     typename V::I sums[kTokens];
-    group_dots<V, Format, kTokens>(w, g, codes, terms, sums);
+    group_dots<V, Format, kTokens>(w, g, x, sums);
 #pragma GCC unroll 8
     for (size_t t = 0; t < kTokens; ++t) {
       const typename V::F dot = V::to_float(sums[t]);
       if constexpr (Format::kCodes == Codes::kMinimum) {
-        parts[t] = V::fms(dot, w.scales[0], V::mul(w.min, V::to_float(V::splat(terms[t][0]))));
+        parts[t] = V::fms(dot, w.scales[0], V::mul(w.min, V::to_float(V::splat(x.terms[t]))));
       } else {
         parts[t] = g == 0 ? V::mul(dot, w.scales[0]) : V::fma(dot, w.scales[g], parts[t]);
       }
@@ -129,28 +135,28 @@ template <class V, class Format, int kTokens, class Source>
 void dot_tokens(const Source& source, const BlockRange& range, const ActivationView& x, int64_t t0,
                 float* out) {
   constexpr size_t kT = kTokens;
-  const int64_t blocks = x.cols / kActivationBlock;
+  TokenBlock<kT> at{.codes = {},
+                    .scales = x.scales + range.begin * x.stride + t0,
+                    .terms = x.terms + range.begin * Format::kGroups * x.stride + t0,
+                    .stride = x.stride};
   typename V::F sum[kT];
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) {
+    at.codes[t] = x.codes + (t0 + t) * x.cols + range.begin * kActivationBlock;
     sum[t] = range.begin == 0 ? V::zero() : V::load(out + (t0 + t) * quant::kPanelRows);
   }
   for (int64_t b = range.begin; b < range.end; ++b) {
     Block32<V> w;
     source.load(b, w);
-    const int8_t* codes[kT];
-    const int32_t* terms[kT];
-#pragma GCC unroll 8
-    for (int t = 0; t < kTokens; ++t) {
-      codes[t] = x.codes + (t0 + t) * x.cols + b * kActivationBlock;
-      terms[t] = x.terms + ((t0 + t) * blocks + b) * Format::kGroups;
-    }
     typename V::F parts[kT];
-    block_parts<V, Format, kT>(w, codes, terms, parts);
+    block_parts<V, Format, kT>(w, at, parts);
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
-      sum[t] = V::fma(parts[t], V::set1(x.scales[(t0 + t) * blocks + b]), sum[t]);
+      sum[t] = V::fma(parts[t], V::set1(at.scales[t]), sum[t]);
+      at.codes[t] += kActivationBlock;
     }
+    at.scales += x.stride;
+    at.terms += Format::kGroups * x.stride;
   }
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) {

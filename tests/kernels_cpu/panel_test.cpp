@@ -78,15 +78,12 @@ struct Quantized {
     scales.resize(x.size() / 32);
     terms.resize(x.size() / static_cast<size_t>(numerics.group));
     for (int64_t t = 0; t < tokens; ++t) {
-      kernels.quantize(x.data() + t * cols, cols, numerics, codes.data() + t * cols,
-                       scales.data() + t * cols / 32, terms.data() + t * cols / numerics.group);
+      kernels.quantize(x.data() + t * cols, cols, numerics,
+                       {codes.data() + t * cols, scales.data() + t, terms.data() + t, tokens});
     }
   }
   [[nodiscard]] ActivationView view() const {
-    return {codes.data(), scales.data(), terms.data(), tokens, cols};
-  }
-  [[nodiscard]] ActivationView token(int64_t t, int64_t group) const {
-    return {codes.data() + t * cols, scales.data() + t * cols / 32, terms.data() + t * cols / group, 1, cols};
+    return {codes.data(), scales.data(), terms.data(), tokens, cols, tokens};
   }
 
   int64_t cols;
@@ -137,7 +134,7 @@ struct Expected {
       double magnitude = 0;
       for (int64_t k = 0; k < x.cols; ++k) {
         const double activation = x.codes[static_cast<size_t>(t * x.cols + k)] *
-                                  double{x.scales[static_cast<size_t>((t * x.cols + k) / 32)]};
+                                  double{x.scales[static_cast<size_t>(k / 32 * x.tokens + t)]};
         values[at] += panel.values[static_cast<size_t>(r * x.cols + k)] * activation;
         magnitude += part_magnitude(panel, r, k) * std::abs(activation);
       }
@@ -200,7 +197,7 @@ TEST_P(Panel, ABatchGivesTheBitsOfItsTokens) {
     dot(dtype)(panel.layout, panel.bytes.data(), x.view(), out.data());
     for (int64_t t = 0; t < tokens; ++t) {
       std::vector<float> one(kPanelRows);
-      dot(dtype)(panel.layout, panel.bytes.data(), x.token(t, panel_numerics(dtype).group), one.data());
+      dot(dtype)(panel.layout, panel.bytes.data(), x.view().tokens_from(t, 1), one.data());
       ASSERT_TRUE(testing::identical(
           std::span<const float>(out).subspan(static_cast<size_t>(t * kPanelRows), kPanelRows), one))
           << quant::dtype_info(dtype).name << " token " << t;
@@ -281,8 +278,8 @@ TEST_P(Panel, HostileActivations) {
   const TestPanel panel(DType::kQ8_0, kPanelRows, 32, random_);
   for (const int64_t block : {3, 4}) {
     std::vector<float> out(kPanelRows);
-    const ActivationView bad{q.codes.data() + 32 * block, q.scales.data() + block, q.terms.data() + block, 1,
-                             32};
+    const ActivationView bad{
+        q.codes.data() + 32 * block, q.scales.data() + block, q.terms.data() + block, 1, 32, 1};
     dot(DType::kQ8_0)(panel.layout, panel.bytes.data(), bad, out.data());
     for (const float y : out) EXPECT_FALSE(std::isfinite(y));
   }
