@@ -30,6 +30,7 @@ struct GuardOptions {
   double gib = 1.25;  // beyond any last-level cache here by a gibibyte and more
   int64_t experts = 64;
   int64_t repeats = 5;
+  std::vector<std::string> only;  // names of parts; all when empty
 };
 
 enum class Bar { kAtLeast, kAtMost };
@@ -97,26 +98,59 @@ void guard_forks(const GuardOptions& options, offload::Workers& workers, Report&
               "of 15 us a layer", middle / 15.0, Bar::kAtMost, 1.0);
 }
 
+constexpr int64_t kGemmBytes = int64_t{64} << 20;
+
+std::string gops(double operations_per_second) {
+  return fmt::format("{:.0f} Gop/s", operations_per_second * 1e-9);
+}
+
 void guard_gemm(const GuardOptions& options, offload::Workers& workers, Report& report) {
-  constexpr int64_t kBytes = int64_t{64} << 20;
+  const cpu::Isa best = cpu::chosen_isa();
+  const cpu::Isa isa = best == cpu::Isa::kAmx ? cpu::Isa::kAvx512Vnni : best;
   for (const DType dtype : {DType::kQ8_0, DType::kNVFP4, DType::kQ4_K}) {
-    PanelSpeed speed(dtype, 7168, kBytes, workers);
+    PanelSpeed speed(dtype, 7168, kGemmBytes, workers, isa);
     for (const int64_t tokens : {64, 512}) {
       const Share share = speed.gemm(tokens, options.repeats);
       report.line(fmt::format("GEMM {}, {} tokens", quant::dtype_info(dtype).name, tokens),
-                  fmt::format("{:.0f} Gop/s", share.measured * 1e-9),
-                  fmt::format("peak {:.0f} Gop/s", share.floor * 1e-9), share.ratio(), Bar::kAtLeast, 0.50);
+                  gops(share.measured), "peak " + gops(share.floor), share.ratio(), Bar::kAtLeast, 0.50);
     }
   }
 }
 
-void guard_attention(offload::Workers& workers, Report& report) {
+void guard_amx(const GuardOptions& options, offload::Workers& workers, Report& report) {
+  if (cpu::chosen_isa() != cpu::Isa::kAmx) {
+    fmt::print("{:<34} not measured: this CPU has none, or SLUICE_CPU_ISA hides it\n", "GEMM with AMX");
+    return;
+  }
+  for (const DType dtype : {DType::kQ8_0, DType::kNVFP4, DType::kQ4_K}) {
+    PanelSpeed amx(dtype, 7168, kGemmBytes, workers, cpu::Isa::kAmx);
+    PanelSpeed vnni(dtype, 7168, kGemmBytes, workers, cpu::Isa::kAvx512Vnni);
+    for (const int64_t tokens : {16, 64, 512}) {
+      const Share share = amx.gemm(tokens, options.repeats);
+      const Share rival = vnni.gemm(tokens, options.repeats);
+      const std::string name = fmt::format("AMX {}, {} tokens", quant::dtype_info(dtype).name, tokens);
+      report.line(name, gops(share.measured), "peak " + gops(share.floor), share.ratio(), Bar::kAtLeast,
+                  0.35);
+      report.line(name, gops(share.measured), "VNNI " + gops(rival.measured),
+                  share.measured / rival.measured, Bar::kAtLeast, 1.0);
+    }
+  }
+}
+
+void guard_attention(const GuardOptions& /*options*/, offload::Workers& workers, Report& report) {
   AttentionSpeed speed({.threads = workers.threads(), .context = 32768, .batch = 1, .repeats = 10});
   const std::vector<AttentionCase> cases = speed.measure();
   report.line("attention at 32768, 1 token", fmt::format("sparse {:.2f} ms", cases[0].seconds * 1e3),
               fmt::format("dense {:.2f} ms", cases[1].seconds * 1e3), cases[1].seconds / cases[0].seconds,
               Bar::kAtLeast, 4.0);
 }
+
+struct Part {
+  std::string_view name;
+  void (*measure)(const GuardOptions&, offload::Workers&, Report&);
+};
+constexpr Part kParts[] = {{"gemv", guard_gemv}, {"layer", guard_layer}, {"forks", guard_forks},
+                           {"gemm", guard_gemm}, {"amx", guard_amx},     {"attention", guard_attention}};
 
 int64_t guard(const GuardOptions& options) {
   const offload::Machine machine = offload::probe_machine();
@@ -126,12 +160,11 @@ int64_t guard(const GuardOptions& options) {
   fmt::print("{}, {} threads, {}\n", machine.cpu_name, threads, cpu::isa_name(cpu::chosen_isa()));
   fmt::print("{:<34} {:>16} {:>22} {:>7}  {:<8}\n", "bar", "measured", "floor or rival", "ratio", "bar");
   Report report;
-  guard_gemv(options, workers, report);
-  guard_layer(options, workers, report);
-  guard_forks(options, workers, report);
-  guard_gemm(options, workers, report);
-  report.missing("GEMM with AMX", "no AMX kernel is built yet:");
-  guard_attention(workers, report);
+  for (const Part& part : kParts) {
+    if (options.only.empty() || std::ranges::count(options.only, part.name) > 0) {
+      part.measure(options, workers, report);
+    }
+  }
   report.missing("against llama.cpp", "not measured by this program yet:");
   fmt::print("{} short\n", report.bars_short());
   return report.bars_short();
@@ -151,6 +184,11 @@ int main(int argc, char** argv) {
   app.add_option("--repeats", options.repeats, "Medians are of so many")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  std::vector<std::string> parts;
+  for (const sluice::bench::Part& part : sluice::bench::kParts) {
+    parts.emplace_back(part.name);
+  }
+  app.add_option("--only", options.only, "Only these parts")->check(CLI::IsMember(parts))->delimiter(',');
   CLI11_PARSE(app, argc, argv);
   return sluice::bench::guard(options) == 0 ? 0 : 1;
 }

@@ -7,6 +7,7 @@
 
 #include "bench/floors.h"
 #include "bench/timing.h"
+#include "kernels_cpu/panel_matmul.h"
 #include "offload/read_loop.h"
 #include "quant/block_codec.h"
 
@@ -39,9 +40,10 @@ std::vector<std::byte> random_panel(const quant::PanelLayout& layout) {
 
 }  // namespace
 
-PanelSpeed::PanelSpeed(quant::DType dtype, int64_t cols, int64_t bytes, offload::Workers& workers)
+PanelSpeed::PanelSpeed(quant::DType dtype, int64_t cols, int64_t bytes, offload::Workers& workers,
+                       cpu::Isa isa)
     : workers_(workers),
-      kernels_(cpu::panel_kernels_for(cpu::chosen_isa())),
+      kernels_(cpu::panel_kernels_for(isa)),
       layout_(quant::panel_layout(dtype, cols)),
       arena_(bytes / layout_.panel_bytes * layout_.panel_bytes, {.purpose = "benchmark"}),
       panels_(bytes / layout_.panel_bytes),
@@ -64,16 +66,17 @@ PanelSpeed::PanelSpeed(quant::DType dtype, int64_t cols, int64_t bytes, offload:
 }
 
 void PanelSpeed::multiply(int64_t worker, int64_t panels, int64_t tokens) {
-  const auto type = static_cast<size_t>(layout_.dtype);
-  std::vector<float> out(static_cast<size_t>(tokens * quant::kPanelRows));
-  for (int64_t p = panels * worker / workers_.threads(); p < panels * (worker + 1) / workers_.threads();
-       ++p) {
-    const std::byte* panel = arena_.bytes().data() + p * layout_.panel_bytes;
-    if (cpu::takes_int8(layout_.dtype)) {
-      kernels_.dot[type](layout_, panel, codes_.rows(0, tokens), out.data());
-    } else {
-      kernels_.float_dot[type](layout_, panel, x_.data(), layout_.cols, tokens, out.data());
-    }
+  const int64_t begin = panels * worker / workers_.threads();
+  const int64_t end = panels * (worker + 1) / workers_.threads();
+  const quant::PanelView all{
+      .layout = layout_, .data = arena_.bytes().data(), .rows = panels * quant::kPanelRows};
+  std::vector<float> y(static_cast<size_t>(tokens * (end - begin) * quant::kPanelRows));
+  const MatrixView<float> out(y.data(), tokens, (end - begin) * quant::kPanelRows);
+  const quant::PanelView mine = all.panels_from(begin, end - begin);
+  if (cpu::takes_int8(layout_.dtype)) {
+    cpu::panel_matmul(kernels_, mine, 0, end - begin, codes_.rows(0, tokens), out);
+  } else {
+    cpu::panel_matmul(kernels_, mine, 0, end - begin, {x_.data(), tokens, layout_.cols}, out);
   }
 }
 

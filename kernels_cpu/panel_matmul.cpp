@@ -3,12 +3,28 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <span>
 
 namespace sluice::cpu {
 namespace {
 
-// Tokens that meet a panel at a time: enough that decoding it vanishes behind the products (chosen).
-constexpr int64_t kTokenTile = 128;
+// Tokens that meet a panel at a time, and how many bytes of panels meet a tile before the next one comes: both
+// stay in an L2 cache then, and what is read again from beyond is read rarely. Chosen.
+constexpr int64_t kTokenTile = 64;
+constexpr int64_t kGroupBytes = 512 << 10;
+
+/// y [tokens, w.rows] gets the rows of panel p.
+void put(std::span<const float> out, int64_t tokens, const quant::PanelView& w, int64_t p,
+         MatrixView<float> y) {
+  const int64_t row = p * quant::kPanelRows;
+  const int64_t rows = std::min(quant::kPanelRows, w.rows - row);
+  for (int64_t t = 0; t < tokens; ++t) {
+    float* const target = y.row(t).data() + row;
+    for (int64_t r = 0; r < rows; ++r) {
+      target[r] = out[static_cast<size_t>(t * quant::kPanelRows + r)] * w.scale;
+    }
+  }
+}
 
 /// Calls product(panel, first token, tokens, out [tokens, 16]) for every panel and tile, and puts the results
 /// into y.
@@ -16,17 +32,13 @@ template <class Product>
 void for_each_tile(const quant::PanelView& w, int64_t panel_begin, int64_t panel_end, MatrixView<float> y,
                    const Product& product) {
   std::array<float, kTokenTile * quant::kPanelRows> out;
-  for (int64_t p = panel_begin; p < panel_end; ++p) {
-    const int64_t row = p * quant::kPanelRows;
-    const int64_t rows = std::min(quant::kPanelRows, w.rows - row);
+  const int64_t group = std::max<int64_t>(1, kGroupBytes / std::max<int64_t>(1, w.layout.panel_bytes));
+  for (int64_t first = panel_begin; first < panel_end; first += group) {
     for (int64_t t0 = 0; t0 < y.rows; t0 += kTokenTile) {
       const int64_t tokens = std::min(kTokenTile, y.rows - t0);
-      product(w.panel(p), t0, tokens, out.data());
-      for (int64_t t = 0; t < tokens; ++t) {
-        float* target = y.data + (t0 + t) * y.row_stride + row;
-        for (int64_t r = 0; r < rows; ++r) {
-          target[r] = out[static_cast<size_t>(t * quant::kPanelRows + r)] * w.scale;
-        }
+      for (int64_t p = first; p < std::min(first + group, panel_end); ++p) {
+        product(w.panel(p), t0, tokens, out.data());
+        put(out, tokens, w, p, y.rows_from(t0, tokens));
       }
     }
   }
