@@ -131,8 +131,8 @@ void guard_amx(const GuardOptions& options, offload::Workers& workers, Report& r
       const std::string name = fmt::format("AMX {}, {} tokens", quant::dtype_info(dtype).name, tokens);
       report.line(name, gops(share.measured), "peak " + gops(share.floor), share.ratio(), Bar::kAtLeast,
                   0.35);
-      report.line(name, gops(share.measured), "VNNI " + gops(rival.measured),
-                  share.measured / rival.measured, Bar::kAtLeast, 1.0);
+      report.line(name, gops(share.measured), "VNNI " + gops(rival.measured), share.measured / rival.measured,
+                  Bar::kAtLeast, 1.0);
     }
   }
 }

@@ -36,8 +36,9 @@ class PanelSpeed {
   Share gemm(int64_t tokens, int64_t repeats);
 
  private:
-  /// Thread `worker`'s panels of the first `panels`.
-  void multiply(int64_t worker, int64_t panels, int64_t tokens);
+  void multiply_one(int64_t worker);
+  void multiply_all(int64_t tokens);
+  double int8_peak(double seconds);
 
   offload::Workers& workers_;
   const cpu::PanelKernels& kernels_;
@@ -46,6 +47,7 @@ class PanelSpeed {
   int64_t panels_;
   std::vector<float> x_;  // [kMostTokens, cols]
   offload::Int8Rows codes_;
+  std::vector<float> products_;  // [workers][tokens, rows of a task]
 };
 
 }  // namespace sluice::bench

@@ -74,6 +74,12 @@ struct ActivationView {
   }
 };
 
+/// Blocks of kActivationBlock columns.
+struct BlockRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
 struct PanelKernels {
   Isa isa;
   /// Quantizes one row of `cols` floats, a multiple of 32: scale = max |x| / 127, code = x * (127 / max)
@@ -88,10 +94,12 @@ struct PanelKernels {
   };
   void (*quantize)(const float* x, int64_t cols, PanelNumerics numerics, const QuantizedRow& out);
 
-  /// out[t][0..16) = the panel's sixteen rows times token t, formula above; without the view's second-level
-  /// scale. `out` [x.n_tokens, 16]. By type; null for types that do not take int8.
-  using DotFn = void (*)(const quant::PanelLayout& layout, const std::byte* panel, const ActivationView& x,
-                         float* out);
+  /// out[t][0..16) = the panel's sixteen rows times token t, formula above, over the columns of `range`;
+  /// without the view's second-level scale. A range that does not begin at 0 goes on from what `out` holds,
+  /// so that a caller can meet many panels with the same columns while they are in a cache.
+  /// `out` [x.n_tokens, 16]. By type; null for types that do not take int8.
+  using DotFn = void (*)(const quant::PanelLayout& layout, const std::byte* panel, const BlockRange& range,
+                         const ActivationView& x, float* out);
   DotFn dot[quant::kDTypeIdCount];
 
   /// The same for F32, F16 and BF16 panels and float activations x [n_tokens, layout.cols] with rows

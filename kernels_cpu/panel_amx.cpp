@@ -1,6 +1,6 @@
 // The panel kernels on AMX tiles: simd/panel_amx.h for batches, the AVX-512 VNNI kernels for the rest.
-#include "kernels_cpu/kernel_tables.h"
 #include "kernels_cpu/simd/panel_amx.h"
+#include "kernels_cpu/kernel_tables.h"
 
 namespace sluice::cpu {
 

@@ -1,6 +1,7 @@
 #include "offload/expert_team.h"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 
 #include "kernels_cpu/matmul.h"
@@ -93,8 +94,7 @@ void ExpertTeam::allocate(const ExpertTeamOptions& options) {
     scratch.gate_codes = Int8Rows(needs.int8_gate ? tile_ * d_model_ : 0);
     scratch.up_codes = Int8Rows(needs.int8_up_of_its_own ? tile_ * d_model_ : 0);
     scratch.values.resize(static_cast<size_t>(needs.float_input ? tile_ * d_model_ : 0));
-    scratch.gate.resize(static_cast<size_t>(tile_ * kUnitRows));
-    scratch.up.resize(static_cast<size_t>(tile_ * kUnitRows));
+    scratch.products.resize(static_cast<size_t>(2 * tile_ * kUnitRows));
     scratch.hidden.resize(static_cast<size_t>(tile_ * kUnitRows));
     scratch.matmul.resize(
         static_cast<size_t>(cpu::matmul_scratch_floats(std::max(d_model_, options.d_expert))));
@@ -108,6 +108,7 @@ void ExpertTeam::quantize_input(Batch& batch) {
   const cpu::PanelNumerics gate_form = cpu::panel_numerics(share.gate.dtype);
   const cpu::PanelNumerics up_form = cpu::panel_numerics(share.up.dtype);
   batch.up_reads_gates_input = gate && up && same(gate_form, up_form);
+  batch.one_input = batch.up_reads_gates_input || (!gate && !up);
   const auto quantize = [&](Int8Rows& rows, cpu::PanelNumerics form) {
     rows.set_shape(batch.f.rows, d_model_, form);
     workers_.for_ranges(batch.f.rows, kTokenGrain, [&](int64_t begin, int64_t end, int64_t) {
@@ -181,36 +182,45 @@ ExpertTeam::Inputs ExpertTeam::inputs(const Batch& batch, int64_t first_slot, in
 void ExpertTeam::gate_up(const Batch& batch, int64_t node, int64_t expert, int64_t unit, Scratch& scratch) {
   const ExpertShare& share = weights_.share(batch.layer, node);
   const int64_t first_panel = unit * kUnitPanels;
-  const int64_t panels = std::min(kUnitPanels, share.gate_panels - first_panel);
-  PanelProduct::Operand gate[kUnitPanels];
-  PanelProduct::Operand up[kUnitPanels];
+  const auto panels = static_cast<size_t>(std::min(kUnitPanels, share.gate_panels - first_panel));
+  std::array<PanelProduct::Operand, 2 * kUnitPanels>
+      weights;  // gate's, then up's: each follow each other in RAM
   const std::span<std::byte> memory(scratch.panels);
-  const size_t step = memory.size() / (2 * kUnitPanels);
-  for (int64_t i = 0; i < panels; ++i) {
-    ExpertPanel which{batch.layer, ExpertPart::kGate, expert, node, first_panel + i};
-    gate[i] = product_.fetch(which, memory.subspan(static_cast<size_t>(2 * i) * step, step));
-    which.part = ExpertPart::kUp;
-    up[i] = product_.fetch(which, memory.subspan(static_cast<size_t>(2 * i + 1) * step, step));
+  const size_t step = memory.size() / weights.size();
+  for (size_t i = 0; i < 2 * panels; ++i) {
+    const ExpertPart part = i < panels ? ExpertPart::kGate : ExpertPart::kUp;
+    weights[i] =
+        product_.fetch({batch.layer, part, expert, node, first_panel + static_cast<int64_t>(i % panels)},
+                       memory.subspan(i * step, step));
   }
   const int64_t end = groups_.first_slot(expert + 1);
   for (int64_t first = groups_.first_slot(expert); first < end; first += tile_) {
     const int64_t n = std::min(tile_, end - first);
-    const Inputs in = inputs(batch, first, n, scratch);
-    const int64_t floats = n * quant::kPanelRows;
-    for (int64_t i = 0; i < panels; ++i) {  // panels of one matrix follow each other in memory
-      product_.multiply(gate[i], in.gate, n, scratch.gate.data() + i * floats, scratch.matmul);
-    }
-    for (int64_t i = 0; i < panels; ++i) {
-      product_.multiply(up[i], in.up, n, scratch.up.data() + i * floats, scratch.matmul);
-    }
-    product_.kernels().swiglu(scratch.gate.data(), scratch.up.data(), panels * floats, scratch.gate.data());
-    for (int64_t i = 0; i < panels; ++i) {
-      for (int64_t t = 0; t < n; ++t) {
-        std::copy_n(scratch.gate.data() + i * floats + t * quant::kPanelRows, quant::kPanelRows,
-                    scratch.hidden.data() + t * kUnitRows + i * quant::kPanelRows);
-      }
-    }
+    multiply_gate_up(batch, std::span(weights).first(2 * panels), first, n, scratch);
     keep_hidden(batch, node, first, n, unit, scratch);
+  }
+}
+
+// Hidden values of 32 rows for n tokens of an expert.
+void ExpertTeam::multiply_gate_up(const Batch& batch, std::span<const PanelProduct::Operand> weights,
+                                  int64_t first_slot, int64_t n, Scratch& scratch) const {
+  const Inputs in = inputs(batch, first_slot, n, scratch);
+  const size_t panels = weights.size() / 2;
+  const int64_t floats = n * quant::kPanelRows;
+  float* const gate = scratch.products.data();
+  float* const up = gate + static_cast<int64_t>(panels) * floats;
+  if (batch.one_input) {
+    product_.multiply(weights, in.gate, n, gate, scratch.matmul);
+  } else {
+    product_.multiply(weights.first(panels), in.gate, n, gate, scratch.matmul);
+    product_.multiply(weights.last(panels), in.up, n, up, scratch.matmul);
+  }
+  product_.kernels().swiglu(gate, up, static_cast<int64_t>(panels) * floats, gate);
+  for (int64_t i = 0; i < static_cast<int64_t>(panels); ++i) {
+    for (int64_t t = 0; t < n; ++t) {
+      std::copy_n(gate + i * floats + t * quant::kPanelRows, quant::kPanelRows,
+                  scratch.hidden.data() + t * kUnitRows + i * quant::kPanelRows);
+    }
   }
 }
 
@@ -272,10 +282,11 @@ void ExpertTeam::add_down_panel(const Batch& batch, const ExpertPanel& which, Ma
   const int64_t end = groups_.first_slot(which.expert + 1);
   for (int64_t first = groups_.first_slot(which.expert); first < end; first += tile_) {
     const int64_t n = std::min(tile_, end - first);
-    product_.multiply(weight, hidden(batch, which.node, first, n), n, scratch.gate.data(), scratch.matmul);
+    product_.multiply({&weight, 1}, hidden(batch, which.node, first, n), n, scratch.products.data(),
+                      scratch.matmul);
     for (int64_t i = 0; i < n; ++i) {
       const RouteGroups::Slot& slot = groups_.slot(first + i);
-      product_.kernels().add_scaled(scratch.gate.data() + i * quant::kPanelRows, slot.weight, rows,
+      product_.kernels().add_scaled(scratch.products.data() + i * quant::kPanelRows, slot.weight, rows,
                                     sum.row(slot.token).data() + row);
     }
   }

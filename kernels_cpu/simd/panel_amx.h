@@ -240,18 +240,17 @@ void amx_chunk(const DecodedChunk<PanelAmx, Format>& chunk, const BlockRange& ra
 inline constexpr int64_t kLeastTileTokens = 4;
 
 template <class Format, quant::DType kType>
-void panel_dot_amx(const quant::PanelLayout& layout, const std::byte* panel, const ActivationView& x,
-                   float* out) {
-  const int64_t blocks = layout.cols / kActivationBlock;
-  if (x.n_tokens < kLeastTileTokens || blocks == 0) {
-    kAvx512VnniPanelKernels.dot[static_cast<size_t>(kType)](layout, panel, x, out);
+void panel_dot_amx(const quant::PanelLayout& layout, const std::byte* panel, const BlockRange& all,
+                   const ActivationView& x, float* out) {
+  if (x.n_tokens < kLeastTileTokens || all.begin == all.end) {
+    kAvx512VnniPanelKernels.dot[static_cast<size_t>(kType)](layout, panel, all, x, out);
     return;
   }
   const PanelLanes<PanelAmx> lanes{panel, panel + layout.scales_at, 0};
   const __m512i offset = _mm512_set1_epi8(static_cast<char>(-panel_numerics(kType).term_factor));
   DecodedChunk<PanelAmx, Format> chunk;
-  for (int64_t b = 0; b < blocks; b += kChunkBlocks) {
-    const BlockRange range{b, b + kChunkBlocks < blocks ? b + kChunkBlocks : blocks};
+  for (int64_t b = all.begin; b < all.end; b += kChunkBlocks) {
+    const BlockRange range{b, b + kChunkBlocks < all.end ? b + kChunkBlocks : all.end};
     decode_signed(lanes, range, offset, chunk);
     amx_chunk(chunk, range, x, out);
   }

@@ -154,7 +154,7 @@ TEST_P(Panel, DotAgreesWithDecodedWeights) {
       const TestPanel panel(dtype, random_.integer(1, kPanelRows), cols, random_);
       const Quantized x(kernels_, dtype, random_.normal(tokens * cols), tokens);
       std::vector<float> out(static_cast<size_t>(tokens * kPanelRows), kUnwritten);
-      dot(dtype)(panel.layout, panel.bytes.data(), x.view(), out.data());
+      dot(dtype)(panel.layout, panel.bytes.data(), {0, cols / 32}, x.view(), out.data());
       const Expected expected(panel, x);
       ASSERT_TRUE(testing::within(out, expected.values, expected.allowed))
           << quant::dtype_info(dtype).name << ' ' << tokens << " tokens, " << cols << " columns";
@@ -177,8 +177,8 @@ TEST_P(Panel, EveryIsaGivesTheScalarBits) {
       ASSERT_TRUE(testing::identical(mine.scales, theirs.scales));
       std::vector<float> out(static_cast<size_t>(tokens * kPanelRows), kUnwritten);
       std::vector<float> expected(out.size());
-      dot(dtype)(panel.layout, panel.bytes.data(), mine.view(), out.data());
-      scalar_.dot[static_cast<size_t>(dtype)](panel.layout, panel.bytes.data(), theirs.view(),
+      dot(dtype)(panel.layout, panel.bytes.data(), {0, cols / 32}, mine.view(), out.data());
+      scalar_.dot[static_cast<size_t>(dtype)](panel.layout, panel.bytes.data(), {0, cols / 32}, theirs.view(),
                                               expected.data());
       ASSERT_TRUE(testing::identical(out, expected))
           << quant::dtype_info(dtype).name << ' ' << tokens << " x " << cols;
@@ -186,7 +186,7 @@ TEST_P(Panel, EveryIsaGivesTheScalarBits) {
   }
 }
 
-TEST_P(Panel, ABatchGivesTheBitsOfItsTokens) {
+TEST_P(Panel, ABatchGivesTheBitsOfItsTokensAndOfItsPieces) {
   SCOPED_TRACE(random_.describe());
   for (const DType dtype : types(true)) {
     const int64_t cols = 1536;  // more than a decoded chunk of 32 blocks
@@ -194,10 +194,18 @@ TEST_P(Panel, ABatchGivesTheBitsOfItsTokens) {
     const TestPanel panel(dtype, kPanelRows, cols, random_);
     const Quantized x(kernels_, dtype, random_.normal(tokens * cols), tokens);
     std::vector<float> out(static_cast<size_t>(tokens * kPanelRows), kUnwritten);
-    dot(dtype)(panel.layout, panel.bytes.data(), x.view(), out.data());
+    dot(dtype)(panel.layout, panel.bytes.data(), {0, cols / 32}, x.view(), out.data());
+    std::vector<float> in_pieces(out.size(), kUnwritten);
+    int64_t done = 0;
+    while (done < cols / 32) {
+      const int64_t next = random_.integer(done + 1, cols / 32);
+      dot(dtype)(panel.layout, panel.bytes.data(), {done, next}, x.view(), in_pieces.data());
+      done = next;
+    }
+    ASSERT_TRUE(testing::identical(in_pieces, out)) << quant::dtype_info(dtype).name;
     for (int64_t t = 0; t < tokens; ++t) {
       std::vector<float> one(kPanelRows);
-      dot(dtype)(panel.layout, panel.bytes.data(), x.view().tokens_from(t, 1), one.data());
+      dot(dtype)(panel.layout, panel.bytes.data(), {0, cols / 32}, x.view().tokens_from(t, 1), one.data());
       ASSERT_TRUE(testing::identical(
           std::span<const float>(out).subspan(static_cast<size_t>(t * kPanelRows), kPanelRows), one))
           << quant::dtype_info(dtype).name << " token " << t;
@@ -280,7 +288,7 @@ TEST_P(Panel, HostileActivations) {
     std::vector<float> out(kPanelRows);
     const ActivationView bad{
         q.codes.data() + 32 * block, q.scales.data() + block, q.terms.data() + block, 1, 32, 1};
-    dot(DType::kQ8_0)(panel.layout, panel.bytes.data(), bad, out.data());
+    dot(DType::kQ8_0)(panel.layout, panel.bytes.data(), {0, 1}, bad, out.data());
     for (const float y : out) EXPECT_FALSE(std::isfinite(y));
   }
 }
