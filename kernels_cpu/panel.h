@@ -31,6 +31,8 @@ inline constexpr int64_t kActivationBlock = 32;
 struct PanelNumerics {
   int64_t group = 32;       // columns that share one weight scale, as the kernels see it: 16 or 32
   int32_t term_factor = 1;  // ActivationView::terms holds this times the sum of a group's activations
+
+  bool operator==(const PanelNumerics&) const = default;
 };
 
 /// True for the types whose panels are multiplied with int8 activations: all but F32, F16, BF16.

@@ -18,10 +18,6 @@ constexpr int64_t kUnitPanels = kUnitRows / quant::kPanelRows;
 constexpr int64_t kDownTasksPerWorker = 8;
 constexpr int64_t kMostDownPanels = 8;
 
-bool same(cpu::PanelNumerics a, cpu::PanelNumerics b) {
-  return a.group == b.group && a.term_factor == b.term_factor;
-}
-
 int64_t most_experts(const ExpertWeights& weights) {
   int64_t most = 0;
   for (int64_t layer = 0; layer < weights.layers(); ++layer) {
@@ -52,7 +48,7 @@ struct Needs {
       float_input = float_input || !gate || !up;
       int8_up_of_its_own =
           int8_up_of_its_own ||
-          (up && !(gate && same(cpu::panel_numerics(share.gate.dtype), cpu::panel_numerics(share.up.dtype))));
+          (up && !(gate && cpu::panel_numerics(share.gate.dtype) == cpu::panel_numerics(share.up.dtype)));
       int64_t& columns = product.wants_int8(share.down.dtype) ? int8_hidden : float_hidden;
       columns = std::max(columns, share.rows.size());
       panel_bytes = std::max(panel_bytes, share.largest_panel());
@@ -107,7 +103,7 @@ void ExpertTeam::quantize_input(Batch& batch) {
   const bool up = product_.wants_int8(share.up.dtype);
   const cpu::PanelNumerics gate_form = cpu::panel_numerics(share.gate.dtype);
   const cpu::PanelNumerics up_form = cpu::panel_numerics(share.up.dtype);
-  batch.up_reads_gates_input = gate && up && same(gate_form, up_form);
+  batch.up_reads_gates_input = gate && up && gate_form == up_form;
   batch.one_input = batch.up_reads_gates_input || (!gate && !up);
   const auto quantize = [&](Int8Rows& rows, cpu::PanelNumerics form) {
     rows.set_shape(batch.f.rows, d_model_, form);

@@ -13,8 +13,8 @@ namespace sluice {
 
 class PanelWeights {
  public:
-  /// Packs every matrix of `weights` but the routed experts' and those in F32, the per-head ones (key_b,
-  /// value_b) and the embedding table, which is read by rows. Throws Error when there is no memory for them.
+  /// Packs every matrix of `weights` but the routed experts', those in F32 and the embedding table, which is
+  /// read by rows. Throws Error when there is no memory for them.
   PanelWeights(const ModelWeights& weights, offload::Workers& workers);
 
   /// The panels of a matrix of those weights; null for one that is left as rows.

@@ -29,49 +29,95 @@ struct alignas(64) TileShapes {
   uint8_t rows[16] = {};
 };
 
-// Tiles 0 and 1 take sums, 2 and 3 activations, 4 and 5 weights: one of each for each group of columns. The
-// wrappers say that they touch memory, which the compiler cannot see.
 inline void load_shapes(const TileShapes& shapes) {
   __asm__ volatile("ldtilecfg %0" ::"m"(shapes));
 }
 inline void release_tiles() {
   __asm__ volatile("tilerelease" ::: "memory");
 }
-template <int kGroup>
-[[gnu::always_inline]] inline void load_activations(const int8_t* at, int64_t stride) {
-  if constexpr (kGroup == 0) {
-    __asm__ volatile("tileloadd (%0,%1,1), %%tmm2" ::"r"(at), "r"(stride) : "memory");
-  } else {
-    __asm__ volatile("tileloadd (%0,%1,1), %%tmm3" ::"r"(at), "r"(stride) : "memory");
-  }
-}
-template <int kGroup>
-[[gnu::always_inline]] inline void multiply_weights(const void* words, void* sums) {
-  if constexpr (kGroup == 0) {
+
+/// sums [tokens, 16] = activations [tokens, columns of a group] x weights [those columns, 16]. Product kIndex
+/// of four: sums go to tile kIndex, the factors to tiles 4 to 7 in turn, so that several products are under
+/// way. The compiler cannot see what tiles read and write, hence "memory".
+template <int kIndex>
+[[gnu::always_inline]] inline void tile_product(const int8_t* activations, int64_t stride,
+                                                const void* weights, void* sums) {
+  const int64_t line = 64;
+  if constexpr (kIndex == 0) {
     __asm__ volatile(
-        "tilezero %%tmm0\n\ttileloadd (%0,%2,1), %%tmm4\n\ttdpbssd %%tmm4, %%tmm2, %%tmm0\n\t"
-        "tilestored %%tmm0, (%1,%2,1)" ::"r"(words),
-        "r"(sums), "r"(int64_t{64})
+        "tilezero %%tmm0\n\ttileloadd (%0,%1,1), %%tmm4\n\ttileloadd (%2,%4,1), %%tmm6\n\t"
+        "tdpbssd %%tmm6, %%tmm4, %%tmm0\n\ttilestored %%tmm0, (%3,%4,1)" ::"r"(activations),
+        "r"(stride), "r"(weights), "r"(sums), "r"(line)
+        : "memory");
+  } else if constexpr (kIndex == 1) {
+    __asm__ volatile(
+        "tilezero %%tmm1\n\ttileloadd (%0,%1,1), %%tmm5\n\ttileloadd (%2,%4,1), %%tmm7\n\t"
+        "tdpbssd %%tmm7, %%tmm5, %%tmm1\n\ttilestored %%tmm1, (%3,%4,1)" ::"r"(activations),
+        "r"(stride), "r"(weights), "r"(sums), "r"(line)
+        : "memory");
+  } else if constexpr (kIndex == 2) {
+    __asm__ volatile(
+        "tilezero %%tmm2\n\ttileloadd (%0,%1,1), %%tmm4\n\ttileloadd (%2,%4,1), %%tmm6\n\t"
+        "tdpbssd %%tmm6, %%tmm4, %%tmm2\n\ttilestored %%tmm2, (%3,%4,1)" ::"r"(activations),
+        "r"(stride), "r"(weights), "r"(sums), "r"(line)
         : "memory");
   } else {
     __asm__ volatile(
-        "tilezero %%tmm1\n\ttileloadd (%0,%2,1), %%tmm5\n\ttdpbssd %%tmm5, %%tmm3, %%tmm1\n\t"
-        "tilestored %%tmm1, (%1,%2,1)" ::"r"(words),
-        "r"(sums), "r"(int64_t{64})
+        "tilezero %%tmm3\n\ttileloadd (%0,%1,1), %%tmm5\n\ttileloadd (%2,%4,1), %%tmm7\n\t"
+        "tdpbssd %%tmm7, %%tmm5, %%tmm3\n\ttilestored %%tmm3, (%3,%4,1)" ::"r"(activations),
+        "r"(stride), "r"(weights), "r"(sums), "r"(line)
         : "memory");
   }
 }
 
 /// Tokens of a full tile.
 inline constexpr int64_t kTileTokens = 16;
+/// Blocks of a decoded chunk.
+inline constexpr int64_t kTileBlocks = 32;
+/// Blocks whose products are begun before the sums of as many others are read: what a tile has stored can be
+/// read some time later only.
+template <class Format>
+inline constexpr int64_t kStepBlocks = 4 / Format::kGroups;
 
-/// Sums of a block's groups for a tile of tokens.
+/// What the float operations of a block need.
+struct BlockScales {
+  __m512 scales[2];
+  __m512 min;  // Codes::kMinimum only
+};
+
+/// Blocks of a panel as signed codes.
+template <class Format>
+struct SignedChunk {
+  alignas(64) __m512i words[kTileBlocks][8];
+  BlockScales scales[kTileBlocks];
+
+  /// Unsigned codes exceed the signed ones by `offset`.
+  void decode(const PanelLanes<PanelAmx>& lanes, const BlockRange& range, int32_t offset) {
+    const __m512i offsets = _mm512_set1_epi8(static_cast<char>(offset));
+    for (int64_t b = range.begin; b < range.end; ++b) {
+      Block32<PanelAmx> block;
+      Format::load(lanes, b, block);
+      __m512i* const out = words[b - range.begin];
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; ++i) {
+        out[i] = Format::kCodes == Codes::kOffset ? _mm512_sub_epi8(block.words[i], offsets) : block.words[i];
+      }
+      scales[b - range.begin] = {{block.scales[0], block.scales[Format::kGroups - 1]}, block.min};
+    }
+  }
+};
+
+/// Sums of the groups of a block, for a tile of tokens.
 template <class Format>
 struct alignas(64) TileSums {
   int32_t values[Format::kGroups][kTileTokens][quant::kPanelRows];
 };
+template <class Format>
+struct StepSums {
+  TileSums<Format> blocks[kStepBlocks<Format>];
+};
 
-/// Up to sixteen tokens from t0 on; scales and terms of sixteen can be read, whatever they are.
+/// Up to sixteen tokens; scales and terms of sixteen can be read, whatever they are.
 struct TokenTile {
   const int8_t* codes;
   int64_t codes_stride;
@@ -80,20 +126,39 @@ struct TokenTile {
   int64_t stride;  // of scales and terms, from block to block
 };
 
+/// The products of a chunk's blocks [first, first + kStepBlocks), as far as there are.
 template <class Format>
-[[gnu::always_inline]] inline void tile_sums(const Block32<PanelAmx>& w, const int8_t* codes, int64_t stride,
-                                             TileSums<Format>& sums) {
-  load_activations<0>(codes, stride);
-  multiply_weights<0>(w.words, sums.values[0]);
+[[gnu::always_inline]] inline void multiply_step(const SignedChunk<Format>& chunk, int64_t first,
+                                                 int64_t blocks, const TokenTile& x, StepSums<Format>& sums) {
+  const int8_t* const codes = x.codes + first * kActivationBlock;
   if constexpr (Format::kGroups == 2) {
-    load_activations<1>(codes + 16, stride);
-    multiply_weights<1>(w.words + 4, sums.values[1]);
+    if (first < blocks) {
+      tile_product<0>(codes, x.codes_stride, chunk.words[first], sums.blocks[0].values[0]);
+      tile_product<1>(codes + 16, x.codes_stride, chunk.words[first] + 4, sums.blocks[0].values[1]);
+    }
+    if (first + 1 < blocks) {
+      tile_product<2>(codes + 32, x.codes_stride, chunk.words[first + 1], sums.blocks[1].values[0]);
+      tile_product<3>(codes + 48, x.codes_stride, chunk.words[first + 1] + 4, sums.blocks[1].values[1]);
+    }
+  } else {
+    if (first < blocks) {
+      tile_product<0>(codes, x.codes_stride, chunk.words[first], sums.blocks[0].values[0]);
+    }
+    if (first + 1 < blocks) {
+      tile_product<1>(codes + 32, x.codes_stride, chunk.words[first + 1], sums.blocks[1].values[0]);
+    }
+    if (first + 2 < blocks) {
+      tile_product<2>(codes + 64, x.codes_stride, chunk.words[first + 2], sums.blocks[2].values[0]);
+    }
+    if (first + 3 < blocks) {
+      tile_product<3>(codes + 96, x.codes_stride, chunk.words[first + 3], sums.blocks[3].values[0]);
+    }
   }
 }
 
 /// What the block adds to token t's row, before the activation's scale.
 template <class Format>
-[[gnu::always_inline]] inline __m512 tile_part(const Block32<PanelAmx>& w, const TileSums<Format>& sums,
+[[gnu::always_inline]] inline __m512 tile_part(const BlockScales& w, const TileSums<Format>& sums,
                                                const int32_t* terms, size_t t) {
   using V = PanelAmx;
   const __m512 dot = V::to_float(_mm512_load_si512(sums.values[0][t]));
@@ -117,7 +182,7 @@ inline constexpr Tokens<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15> kT
 
 /// y[t] += what the block adds.
 template <class Format, size_t... kT>
-[[gnu::always_inline]] inline void add_block(const Block32<PanelAmx>& w, const TileSums<Format>& sums,
+[[gnu::always_inline]] inline void add_block(const BlockScales& w, const TileSums<Format>& sums,
                                              const float* scales, const int32_t* terms,
                                              __m512 (&y)[sizeof...(kT)], Tokens<kT...> /*tokens*/) {
   using V = PanelAmx;
@@ -135,25 +200,25 @@ template <size_t... kT>
   ((kT < n ? PanelAmx::store(out + kT * quant::kPanelRows, y[kT]) : void()), ...);
 }
 
-/// out[t] for the first `n` <= kTokens tokens. The tiles' shapes have n rows. Two blocks are under way: what
-/// a tile has stored can be read some time later only.
+/// out[t] for the first `n` <= kTokens tokens. The tiles' shapes have n rows.
 template <class Format, size_t kTokens>
-void amx_tokens(const DecodedChunk<PanelAmx, Format>& chunk, const BlockRange& range, const TokenTile& x,
-                size_t n, float* out) {
+void amx_tokens(const SignedChunk<Format>& chunk, const BlockRange& range, const TokenTile& x, size_t n,
+                float* out) {
   constexpr auto kTokenIndices = kTokensOf<kTokens>;
   static_assert(kTokens == 8 || kTokens == kTileTokens);
-  TileSums<Format> sums[2];
+  StepSums<Format> sums[2];
   __m512 y[kTokens];
   load_rows(out, range.begin == 0 ? 0 : n, y, kTokenIndices);
   const int64_t blocks = range.end - range.begin;
-  tile_sums<Format>(chunk.blocks[0], x.codes, x.codes_stride, sums[0]);
-  for (int64_t b = 0; b < blocks; ++b) {
-    if (b + 1 < blocks) {
-      tile_sums<Format>(chunk.blocks[b + 1], x.codes + (b + 1) * kActivationBlock, x.codes_stride,
-                        sums[(b + 1) % 2]);
+  multiply_step<Format>(chunk, 0, blocks, x, sums[0]);
+  for (int64_t step = 0; step < blocks; step += kStepBlocks<Format>) {
+    const int64_t parity = step / kStepBlocks<Format> % 2;
+    multiply_step<Format>(chunk, step + kStepBlocks<Format>, blocks, x, sums[1 - parity]);
+    const int64_t end = step + kStepBlocks<Format> < blocks ? step + kStepBlocks<Format> : blocks;
+    for (int64_t b = step; b < end; ++b) {
+      add_block<Format>(chunk.scales[b], sums[parity].blocks[b - step], x.scales + b * x.stride,
+                        x.terms + b * x.stride, y, kTokenIndices);
     }
-    add_block<Format>(chunk.blocks[b], sums[b % 2], x.scales + b * x.stride, x.terms + b * x.stride, y,
-                      kTokenIndices);
   }
   store_rows(y, n, out, kTokenIndices);
 }
@@ -161,8 +226,8 @@ void amx_tokens(const DecodedChunk<PanelAmx, Format>& chunk, const BlockRange& r
 /// Scales and terms of fewer than sixteen tokens, filled up to sixteen.
 template <class Format>
 struct PaddedScales {
-  float scales[kChunkBlocks][kTileTokens];
-  int32_t terms[kChunkBlocks][kTileTokens];  // Codes::kMinimum only
+  float scales[kTileBlocks][kTileTokens];
+  int32_t terms[kTileBlocks][kTileTokens];  // Codes::kMinimum only
 
   void copy(const BlockRange& range, const ActivationView& x, int64_t t0) {
     for (int64_t b = range.begin; b < range.end; ++b) {
@@ -180,37 +245,25 @@ struct PaddedScales {
 /// For tiles of so many tokens.
 template <class Format>
 void load_tile_shapes(int64_t tokens) {
+  constexpr int64_t kColumns = kActivationBlock / Format::kGroups;
   TileShapes shapes;
   const auto set = [&shapes](int tile, int64_t rows, int64_t row_bytes) {
     shapes.rows[tile] = static_cast<uint8_t>(rows);
     shapes.row_bytes[tile] = static_cast<uint16_t>(row_bytes);
   };
-  for (int g = 0; g < Format::kGroups; ++g) {
-    set(g, tokens, 64);
-    set(2 + g, tokens, kActivationBlock / Format::kGroups);
-    set(4 + g, kActivationBlock / Format::kGroups / 4, 64);
+  for (int i = 0; i < 4; ++i) {
+    set(i, tokens, 64);
+  }
+  for (int i = 0; i < 2; ++i) {
+    set(4 + i, tokens, kColumns);
+    set(6 + i, kColumns / 4, 64);
   }
   load_shapes(shapes);
 }
 
-/// Decodes a chunk to signed codes; `offset` is what unsigned ones exceed them by.
-template <class Format>
-void decode_signed(const PanelLanes<PanelAmx>& lanes, const BlockRange& range, __m512i offset,
-                   DecodedChunk<PanelAmx, Format>& chunk) {
-  chunk.decode(lanes, range);
-  if constexpr (Format::kCodes == Codes::kOffset) {
-    for (int64_t b = 0; b < range.end - range.begin; ++b) {
-#pragma GCC unroll 8
-      for (__m512i& word : chunk.blocks[b].words) {
-        word = _mm512_sub_epi8(word, offset);
-      }
-    }
-  }
-}
-
 /// A chunk of a panel and all tokens.
 template <class Format>
-void amx_chunk(const DecodedChunk<PanelAmx, Format>& chunk, const BlockRange& range, const ActivationView& x,
+void amx_chunk(const SignedChunk<Format>& chunk, const BlockRange& range, const ActivationView& x,
                float* out) {
   constexpr size_t kFull = kTileTokens;
   const int64_t full = x.n_tokens / kTileTokens * kTileTokens;
@@ -247,11 +300,10 @@ void panel_dot_amx(const quant::PanelLayout& layout, const std::byte* panel, con
     return;
   }
   const PanelLanes<PanelAmx> lanes{panel, panel + layout.scales_at, 0};
-  const __m512i offset = _mm512_set1_epi8(static_cast<char>(-panel_numerics(kType).term_factor));
-  DecodedChunk<PanelAmx, Format> chunk;
-  for (int64_t b = all.begin; b < all.end; b += kChunkBlocks) {
-    const BlockRange range{b, b + kChunkBlocks < all.end ? b + kChunkBlocks : all.end};
-    decode_signed(lanes, range, offset, chunk);
+  SignedChunk<Format> chunk;
+  for (int64_t b = all.begin; b < all.end; b += kTileBlocks) {
+    const BlockRange range{b, b + kTileBlocks < all.end ? b + kTileBlocks : all.end};
+    chunk.decode(lanes, range, -panel_numerics(kType).term_factor);
     amx_chunk(chunk, range, x, out);
   }
   release_tiles();
