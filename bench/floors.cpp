@@ -98,8 +98,8 @@ __attribute__((target("avx512f,avx512vnni"))) void int8_avx512vnni() {
   }
 }
 
-// Full tiles: 16 x 64 bytes times 64 bytes x 16, four sums in turn.
-void int8_amx() {
+// Full tiles: 16 x 32 bf16 times 32 x 16, four sums in turn.
+void bf16_amx() {
   struct alignas(64) {
     uint8_t palette = 1;
     uint8_t start_row = 0;
@@ -111,8 +111,8 @@ void int8_amx() {
   __asm__ volatile("tilezero %tmm0\n\ttilezero %tmm1\n\ttilezero %tmm2\n\ttilezero %tmm3");
   __asm__ volatile("tilezero %tmm4\n\ttilezero %tmm5\n\ttilezero %tmm6\n\ttilezero %tmm7");
   for (int64_t i = 0; i < kAmxSteps; ++i) {
-    __asm__ volatile("tdpbssd %tmm6, %tmm4, %tmm0\n\ttdpbssd %tmm7, %tmm4, %tmm1");
-    __asm__ volatile("tdpbssd %tmm6, %tmm5, %tmm2\n\ttdpbssd %tmm7, %tmm5, %tmm3");
+    __asm__ volatile("tdpbf16ps %tmm6, %tmm4, %tmm0\n\ttdpbf16ps %tmm7, %tmm4, %tmm1");
+    __asm__ volatile("tdpbf16ps %tmm6, %tmm5, %tmm2\n\ttdpbf16ps %tmm7, %tmm5, %tmm3");
   }
   __asm__ volatile("tilerelease");
 }
@@ -217,14 +217,14 @@ double fma_flops_per_second(cpu::Isa any) {
   return 2.0 * lanes * kChains * static_cast<double>(kFmaSteps) / seconds;
 }
 
-double int8_loop(cpu::Isa isa) {
+double product_loop(cpu::Isa isa) {
   struct Loop {
     void (*run)();
     double products;  // of a step of one chain
   };
   if (isa == cpu::Isa::kAmx) {
-    int8_amx();
-    return 2.0 * 16 * 16 * 64 * 4 * static_cast<double>(kAmxSteps);
+    bf16_amx();
+    return 2.0 * 16 * 16 * 32 * 4 * static_cast<double>(kAmxSteps);
   }
   const auto loop_of = [](cpu::Isa wanted) -> Loop {
     switch (wanted) {

@@ -136,7 +136,7 @@ double PanelSpeed::int8_peak(double seconds) {
     workers_.on_all([&](int64_t worker) {
       const auto begin = std::chrono::steady_clock::now();
       do {
-        ops[static_cast<size_t>(worker)] += int8_loop(kernels_.isa);
+        ops[static_cast<size_t>(worker)] += product_loop(kernels_.isa);
       } while (std::chrono::steady_clock::now() - begin < std::chrono::duration<double>(seconds));
     });
   });

@@ -32,7 +32,7 @@ class PanelSpeed {
   /// One token: bytes of weights per second, against a loop that reads them.
   Share gemv(int64_t repeats);
   /// `tokens` tokens, at most 512, tiled as the engine does: int8 operations per second, against the loop of
-  /// the instruction that they use (int8_loop). int8 types only.
+  /// the instruction that they use (product_loop). int8 types only.
   Share gemm(int64_t tokens, int64_t repeats);
 
  private:

@@ -7,7 +7,7 @@
 namespace sluice::cpu {
 
 /// Worst to best. kAvx2 needs AVX2, FMA and F16C; kAvxVnni AVX-VNNI besides; kAvx512 needs kAvx2's and F, BW,
-/// VL and DQ; kAvx512Vnni AVX-512 VNNI besides; kAmx AMX-TILE and AMX-INT8 besides, and the operating
+/// VL and DQ; kAvx512Vnni AVX-512 VNNI besides; kAmx AMX-TILE and AMX-BF16 besides, and the operating
 /// system's leave to use them.
 enum class Isa { kScalar, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kAmx };
 

@@ -11,6 +11,10 @@
 // Every instruction set does these operations in this order, one row per lane, so results are the same bits
 // on all of them, whatever the batch, the tile and the thread.
 //
+// The exception is AMX, with many tokens (PanelTiles): weights and quantized activations, scales included,
+// are rounded to bf16, and their products summed in float32. Those are other bits, a few thousandths off, and
+// which of the two a token gets depends on how many it comes with.
+//
 // Float weights (F32, F16, BF16) meet float activations: four partial sums per row, column k going to sum k %
 // 4 by fma, added as (s0 + s1) + (s2 + s3).
 #pragma once
@@ -82,6 +86,29 @@ struct BlockRange {
   int64_t end = 0;
 };
 
+/// Products of many tokens by matrix instructions (AMX). Activations are packed first, once for all panels:
+/// begin, then for range after range pack and dot of every panel, then end, on one thread.
+struct PanelTiles {
+  // Of a range, and tokens at a time: their packed activations are 32 KiB, for an L1 cache. From L2 a tile
+  // product gets its activations three times as slowly as it could use them.
+  static constexpr int64_t kMostBlocks = 8;
+  static constexpr int64_t kMostTokens = 64;
+
+  int64_t least_tokens = 0;  // with fewer, PanelKernels::dot is as fast
+  void (*begin)() = nullptr;
+  void (*end)() = nullptr;
+  /// Columns `range` of all tokens into `packed`, packed_size() elements, 64-byte aligned.
+  void (*pack)(const BlockRange& range, const ActivationView& x, uint16_t* packed) = nullptr;
+  /// As PanelKernels::DotFn, with the activations of `range` packed.
+  using DotFn = void (*)(const quant::PanelLayout& layout, const std::byte* panel, const BlockRange& range,
+                         const uint16_t* packed, int64_t n_tokens, float* out);
+  DotFn dot[quant::kDTypeIdCount] = {};
+
+  static constexpr int64_t packed_size(int64_t blocks, int64_t n_tokens) {
+    return blocks * kActivationBlock * ((n_tokens + 15) / 16 * 16);
+  }
+};
+
 struct PanelKernels {
   Isa isa;
   /// Quantizes one row of `cols` floats, a multiple of 32: scale = max |x| / 127, code = x * (127 / max)
@@ -103,6 +130,9 @@ struct PanelKernels {
   using DotFn = void (*)(const quant::PanelLayout& layout, const std::byte* panel, const BlockRange& range,
                          const ActivationView& x, float* out);
   DotFn dot[quant::kDTypeIdCount];
+
+  /// The same by matrix instructions; null functions where there are none.
+  PanelTiles tiles;
 
   /// The same for F32, F16 and BF16 panels and float activations x [n_tokens, layout.cols] with rows
   /// `x_stride` apart.

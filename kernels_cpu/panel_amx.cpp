@@ -1,4 +1,4 @@
-// The panel kernels on AMX tiles: simd/panel_amx.h for batches, the AVX-512 VNNI kernels for the rest.
+// The panel kernels on AMX tiles: simd/panel_amx.h for many tokens, the AVX-512 VNNI kernels for the rest.
 #include "kernels_cpu/simd/panel_amx.h"
 #include "kernels_cpu/kernel_tables.h"
 
@@ -7,10 +7,14 @@ namespace sluice::cpu {
 PanelKernels with_amx(const PanelKernels& vnni) {
   using quant::DType;
   PanelKernels table = vnni;
-  const auto dot = [&table](DType dtype, PanelKernels::DotFn fn) {
-    table.dot[static_cast<size_t>(dtype)] = fn;
+  const auto dot = [&table](DType dtype, PanelTiles::DotFn fn) {
+    table.tiles.dot[static_cast<size_t>(dtype)] = fn;
   };
   table.isa = Isa::kAmx;
+  table.tiles.least_tokens = 24;  // measured
+  table.tiles.begin = load_tile_shapes;
+  table.tiles.end = release_tiles;
+  table.tiles.pack = pack_amx;
   dot(DType::kQ8_0, panel_dot_amx<PanelQ8_0, DType::kQ8_0>);
   dot(DType::kQ4_0, panel_dot_amx<PanelQ4_0, DType::kQ4_0>);
   dot(DType::kQ5_0, panel_dot_amx<PanelQ5_0, DType::kQ5_0>);

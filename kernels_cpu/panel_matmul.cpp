@@ -48,10 +48,34 @@ void for_each_tile(const quant::PanelView& w, int64_t panel_begin, int64_t panel
   }
 }
 
+/// The products of tokens [t0, t0 + tokens) by matrix instructions.
+void tile_products(const PanelTiles& tiles, std::span<const PanelOperand> panels, const ActivationView& x,
+                   int64_t t0, int64_t tokens) {
+  alignas(64) std::array<uint16_t, PanelTiles::packed_size(PanelTiles::kMostBlocks, PanelTiles::kMostTokens)>
+      packed;
+  const int64_t blocks = x.cols / kActivationBlock;
+  tiles.begin();
+  for (int64_t b = 0; b < blocks; b += PanelTiles::kMostBlocks) {
+    const BlockRange range{b, std::min(b + PanelTiles::kMostBlocks, blocks)};
+    tiles.pack(range, x.tokens_from(t0, tokens), packed.data());
+    for (const PanelOperand& panel : panels) {
+      tiles.dot[static_cast<size_t>(panel.layout->dtype)](*panel.layout, panel.panel, range, packed.data(),
+                                                          tokens, panel.out + t0 * quant::kPanelRows);
+    }
+  }
+  tiles.end();
+}
+
 }  // namespace
 
 void panel_products(const PanelKernels& kernels, std::span<const PanelOperand> panels,
                     const ActivationView& x) {
+  if (kernels.tiles.pack != nullptr && x.n_tokens >= kernels.tiles.least_tokens) {
+    for (int64_t t = 0; t < x.n_tokens; t += PanelTiles::kMostTokens) {
+      tile_products(kernels.tiles, panels, x, t, std::min(PanelTiles::kMostTokens, x.n_tokens - t));
+    }
+    return;
+  }
   const int64_t blocks = x.cols / kActivationBlock;
   const int64_t step = x.n_tokens <= kFewTokens ? std::max<int64_t>(blocks, 1) : kChunkBlocks;
   for (int64_t b = 0; b == 0 || b < blocks; b += step) {

@@ -1,24 +1,21 @@
-// Quantized panels times int8 activations by AMX tiles, for many tokens. The integer sums are those of
-// panel_dot.h, exact, and the float operations come in its order, so the results are the same bits.
+// Quantized panels times many tokens by AMX tiles in bf16: a chunk of the panel is decoded to bf16 once,
+// scales included, and meets every token's activations in bf16. Sums are float32, in tiles, along all columns
+// of a chunk.
 //
-// A tile product is [16 tokens, a group of 16 or 32 columns] x [those columns, 16 rows]. The second factor is
-// how the words of a panel lie (quant/panel.h); the first is how activations lie. The sums leave the tile
-// through memory: every group has its own scales, which no tile instruction knows.
+// Why not int8 tiles: every 32 columns (NVFP4: 16) have scales of their own, so sums would leave the tiles
+// through memory after each product. Built and measured, that was slower than the dot product instructions
+// (docs/kernels.md).
 #pragma once
 
 #include "kernels_cpu/kernel_tables.h"
 #include "kernels_cpu/simd/c_headers.h"
-#include "kernels_cpu/simd/panel_dot.h"
 #include "kernels_cpu/simd/panel_formats.h"
 #include "kernels_cpu/simd/panel_lanes_avx512vnni.h"
 
 namespace sluice::cpu {
 namespace {
 
-/// The vocabulary to decode with: tiles multiply signed bytes, so codes stay or become signed.
-struct PanelAmx : PanelAvx512Vnni {
-  static I signed_codes(I words) { return words; }
-};
+using AmxLanes = PanelAvx512Vnni;
 
 /// The operand of ldtilecfg (Intel SDM, volume 1, section 18.2).
 struct alignas(64) TileShapes {
@@ -29,284 +26,240 @@ struct alignas(64) TileShapes {
   uint8_t rows[16] = {};
 };
 
+/// Tokens of a tile, and tiles whose sums are under way at once.
+inline constexpr int64_t kTileTokens = 16;
+inline constexpr int64_t kTiles = 4;
+
+// Tiles 0 to 3 hold sums [16 tokens, 16 rows], 4 and 5 activations [16 tokens, 32 columns], 6 weights [32
+// columns, 16 rows] as pairs of columns. The compiler cannot see what tiles read and write, hence "memory".
 inline void load_shapes(const TileShapes& shapes) {
-  __asm__ volatile("ldtilecfg %0" ::"m"(shapes));
+  __asm__ volatile("ldtilecfg %0" ::"m"(shapes) : "memory");
 }
 inline void release_tiles() {
   __asm__ volatile("tilerelease" ::: "memory");
 }
-
-/// sums [tokens, 16] = activations [tokens, columns of a group] x weights [those columns, 16]. Product kIndex
-/// of four: sums go to tile kIndex, the factors to tiles 4 to 7 in turn, so that several products are under
-/// way. The compiler cannot see what tiles read and write, hence "memory".
-template <int kIndex>
-[[gnu::always_inline]] inline void tile_product(const int8_t* activations, int64_t stride,
-                                                const void* weights, void* sums) {
-  const int64_t line = 64;
-  if constexpr (kIndex == 0) {
-    __asm__ volatile(
-        "tilezero %%tmm0\n\ttileloadd (%0,%1,1), %%tmm4\n\ttileloadd (%2,%4,1), %%tmm6\n\t"
-        "tdpbssd %%tmm6, %%tmm4, %%tmm0\n\ttilestored %%tmm0, (%3,%4,1)" ::"r"(activations),
-        "r"(stride), "r"(weights), "r"(sums), "r"(line)
-        : "memory");
-  } else if constexpr (kIndex == 1) {
-    __asm__ volatile(
-        "tilezero %%tmm1\n\ttileloadd (%0,%1,1), %%tmm5\n\ttileloadd (%2,%4,1), %%tmm7\n\t"
-        "tdpbssd %%tmm7, %%tmm5, %%tmm1\n\ttilestored %%tmm1, (%3,%4,1)" ::"r"(activations),
-        "r"(stride), "r"(weights), "r"(sums), "r"(line)
-        : "memory");
-  } else if constexpr (kIndex == 2) {
-    __asm__ volatile(
-        "tilezero %%tmm2\n\ttileloadd (%0,%1,1), %%tmm4\n\ttileloadd (%2,%4,1), %%tmm6\n\t"
-        "tdpbssd %%tmm6, %%tmm4, %%tmm2\n\ttilestored %%tmm2, (%3,%4,1)" ::"r"(activations),
-        "r"(stride), "r"(weights), "r"(sums), "r"(line)
-        : "memory");
-  } else {
-    __asm__ volatile(
-        "tilezero %%tmm3\n\ttileloadd (%0,%1,1), %%tmm5\n\ttileloadd (%2,%4,1), %%tmm7\n\t"
-        "tdpbssd %%tmm7, %%tmm5, %%tmm3\n\ttilestored %%tmm3, (%3,%4,1)" ::"r"(activations),
-        "r"(stride), "r"(weights), "r"(sums), "r"(line)
-        : "memory");
-  }
+[[gnu::always_inline]] inline void load_weights(const void* tile) {
+  __asm__ volatile("tileloadd (%0,%1,1), %%tmm6" ::"r"(tile), "r"(int64_t{64}) : "memory");
 }
 
-/// Tokens of a full tile.
-inline constexpr int64_t kTileTokens = 16;
-/// Blocks of a decoded chunk.
-inline constexpr int64_t kTileBlocks = 32;
-/// Blocks whose products are begun before the sums of as many others are read: what a tile has stored can be
-/// read some time later only.
-template <class Format>
-inline constexpr int64_t kStepBlocks = 4 / Format::kGroups;
+/// What a tile of sums can do, for tile kTile.
+template <int64_t kTile>
+struct SumTile {
+  static void zero() {
+    if constexpr (kTile == 0) __asm__ volatile("tilezero %%tmm0" ::: "memory");
+    if constexpr (kTile == 1) __asm__ volatile("tilezero %%tmm1" ::: "memory");
+    if constexpr (kTile == 2) __asm__ volatile("tilezero %%tmm2" ::: "memory");
+    if constexpr (kTile == 3) __asm__ volatile("tilezero %%tmm3" ::: "memory");
+  }
+  static void load(const float* p) {
+    const int64_t row = 64;
+    if constexpr (kTile == 0) __asm__ volatile("tileloadd (%0,%1,1), %%tmm0" ::"r"(p), "r"(row) : "memory");
+    if constexpr (kTile == 1) __asm__ volatile("tileloadd (%0,%1,1), %%tmm1" ::"r"(p), "r"(row) : "memory");
+    if constexpr (kTile == 2) __asm__ volatile("tileloadd (%0,%1,1), %%tmm2" ::"r"(p), "r"(row) : "memory");
+    if constexpr (kTile == 3) __asm__ volatile("tileloadd (%0,%1,1), %%tmm3" ::"r"(p), "r"(row) : "memory");
+  }
+  static void store(float* p) {
+    const int64_t row = 64;
+    if constexpr (kTile == 0) __asm__ volatile("tilestored %%tmm0, (%0,%1,1)" ::"r"(p), "r"(row) : "memory");
+    if constexpr (kTile == 1) __asm__ volatile("tilestored %%tmm1, (%0,%1,1)" ::"r"(p), "r"(row) : "memory");
+    if constexpr (kTile == 2) __asm__ volatile("tilestored %%tmm2, (%0,%1,1)" ::"r"(p), "r"(row) : "memory");
+    if constexpr (kTile == 3) __asm__ volatile("tilestored %%tmm3, (%0,%1,1)" ::"r"(p), "r"(row) : "memory");
+  }
+  /// Adds activations [16 tokens, 32] times the weights that load_weights() loaded.
+  static void add_product(const uint16_t* activations) {
+    const int64_t row = 64;
+    if constexpr (kTile == 0) {
+      __asm__ volatile("tileloadd (%0,%1,1), %%tmm4\n\ttdpbf16ps %%tmm6, %%tmm4, %%tmm0" ::"r"(activations),
+                       "r"(row)
+                       : "memory");
+    } else if constexpr (kTile == 1) {
+      __asm__ volatile("tileloadd (%0,%1,1), %%tmm5\n\ttdpbf16ps %%tmm6, %%tmm5, %%tmm1" ::"r"(activations),
+                       "r"(row)
+                       : "memory");
+    } else if constexpr (kTile == 2) {
+      __asm__ volatile("tileloadd (%0,%1,1), %%tmm4\n\ttdpbf16ps %%tmm6, %%tmm4, %%tmm2" ::"r"(activations),
+                       "r"(row)
+                       : "memory");
+    } else {
+      __asm__ volatile("tileloadd (%0,%1,1), %%tmm5\n\ttdpbf16ps %%tmm6, %%tmm5, %%tmm3" ::"r"(activations),
+                       "r"(row)
+                       : "memory");
+    }
+  }
+};
 
-/// What the float operations of a block need.
-struct BlockScales {
+/// Sixteen floats as bf16 in the upper halves of the lanes, rounded to nearest, half away from zero. A NaN
+/// must not have its lower half full.
+[[gnu::always_inline]] inline __m512i rounded(__m512 x) {
+  return _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000));
+}
+/// Lanes of two bf16: `first` in the lower halves.
+[[gnu::always_inline]] inline __m512i bf16_pairs(__m512 first, __m512 second) {
+  constexpr int kBlend = 0xCA;  // a ? b : c
+  return _mm512_ternarylogic_epi32(_mm512_set1_epi32(static_cast<int32_t>(0xFFFF0000U)), rounded(second),
+                                   _mm512_srli_epi32(rounded(first), 16), kBlend);
+}
+[[gnu::always_inline]] inline __m512 canonical_nan(__m512 x) {
+  return _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), _mm512_set1_ps(__builtin_nanf("")));
+}
+
+/// Byte kByte of each lane as the float 256 + byte: it goes into the upper bits of 256's mantissa.
+template <int kByte>
+[[gnu::always_inline]] inline __m512 byte_plus_256(__m512i words) {
+  constexpr int kShift = 15 - 8 * kByte;
+  const __m512i at = kShift > 0 ? _mm512_slli_epi32(words, kShift > 0 ? kShift : 0)
+                                : _mm512_srli_epi32(words, kShift < 0 ? -kShift : 0);
+  constexpr int kAndOr = 0xEA;  // (a & b) | c
+  return _mm512_castsi512_ps(
+      _mm512_ternarylogic_epi32(at, _mm512_set1_epi32(0x7F8000), _mm512_set1_epi32(0x43800000), kAndOr));
+}
+
+/// A block in bf16, as load_weights() wants it: line j has columns 2j and 2j + 1 of sixteen rows.
+template <class Format, int kOffset>
+[[gnu::always_inline]] inline void decode_block(const PanelLanes<AmxLanes>& lanes, int64_t b,
+                                                __m512i* lines) {
+  Block32<AmxLanes> block;
+  Format::load(lanes, b, block);
   __m512 scales[2];
-  __m512 min;  // Codes::kMinimum only
-};
-
-/// Blocks of a panel as signed codes.
-template <class Format>
-struct SignedChunk {
-  alignas(64) __m512i words[kTileBlocks][8];
-  BlockScales scales[kTileBlocks];
-
-  /// Unsigned codes exceed the signed ones by `offset`.
-  void decode(const PanelLanes<PanelAmx>& lanes, const BlockRange& range, int32_t offset) {
-    const __m512i offsets = _mm512_set1_epi8(static_cast<char>(offset));
-    for (int64_t b = range.begin; b < range.end; ++b) {
-      Block32<PanelAmx> block;
-      Format::load(lanes, b, block);
-      __m512i* const out = words[b - range.begin];
+  __m512 shifts[2];  // what takes 256 and the offset, or the minimum, back
+#pragma GCC unroll 2
+  for (int g = 0; g < Format::kGroups; ++g) {
+    scales[g] = canonical_nan(block.scales[g]);
+    shifts[g] = _mm512_mul_ps(scales[g], _mm512_set1_ps(-256.0F - kOffset));
+    if constexpr (Format::kCodes == Codes::kMinimum) {
+      shifts[g] = _mm512_sub_ps(shifts[g], canonical_nan(block.min));
+    }
+  }
 #pragma GCC unroll 8
-      for (int i = 0; i < 8; ++i) {
-        out[i] = Format::kCodes == Codes::kOffset ? _mm512_sub_epi8(block.words[i], offsets) : block.words[i];
-      }
-      scales[b - range.begin] = {{block.scales[0], block.scales[Format::kGroups - 1]}, block.min};
-    }
-  }
-};
-
-/// Sums of the groups of a block, for a tile of tokens.
-template <class Format>
-struct alignas(64) TileSums {
-  int32_t values[Format::kGroups][kTileTokens][quant::kPanelRows];
-};
-template <class Format>
-struct StepSums {
-  TileSums<Format> blocks[kStepBlocks<Format>];
-};
-
-/// Up to sixteen tokens; scales and terms of sixteen can be read, whatever they are.
-struct TokenTile {
-  const int8_t* codes;
-  int64_t codes_stride;
-  const float* scales;
-  const int32_t* terms;
-  int64_t stride;  // of scales and terms, from block to block
-};
-
-/// The products of a chunk's blocks [first, first + kStepBlocks), as far as there are.
-template <class Format>
-[[gnu::always_inline]] inline void multiply_step(const SignedChunk<Format>& chunk, int64_t first,
-                                                 int64_t blocks, const TokenTile& x, StepSums<Format>& sums) {
-  const int8_t* const codes = x.codes + first * kActivationBlock;
-  if constexpr (Format::kGroups == 2) {
-    if (first < blocks) {
-      tile_product<0>(codes, x.codes_stride, chunk.words[first], sums.blocks[0].values[0]);
-      tile_product<1>(codes + 16, x.codes_stride, chunk.words[first] + 4, sums.blocks[0].values[1]);
-    }
-    if (first + 1 < blocks) {
-      tile_product<2>(codes + 32, x.codes_stride, chunk.words[first + 1], sums.blocks[1].values[0]);
-      tile_product<3>(codes + 48, x.codes_stride, chunk.words[first + 1] + 4, sums.blocks[1].values[1]);
-    }
-  } else {
-    if (first < blocks) {
-      tile_product<0>(codes, x.codes_stride, chunk.words[first], sums.blocks[0].values[0]);
-    }
-    if (first + 1 < blocks) {
-      tile_product<1>(codes + 32, x.codes_stride, chunk.words[first + 1], sums.blocks[1].values[0]);
-    }
-    if (first + 2 < blocks) {
-      tile_product<2>(codes + 64, x.codes_stride, chunk.words[first + 2], sums.blocks[2].values[0]);
-    }
-    if (first + 3 < blocks) {
-      tile_product<3>(codes + 96, x.codes_stride, chunk.words[first + 3], sums.blocks[3].values[0]);
-    }
+  for (int i = 0; i < 8; ++i) {
+    const __m512i w = block.words[i];
+    const __m512 scale = scales[i * Format::kGroups / 8];
+    const __m512 shift = shifts[i * Format::kGroups / 8];
+    lines[2 * i] = bf16_pairs(_mm512_fmadd_ps(byte_plus_256<0>(w), scale, shift),
+                              _mm512_fmadd_ps(byte_plus_256<1>(w), scale, shift));
+    lines[2 * i + 1] = bf16_pairs(_mm512_fmadd_ps(byte_plus_256<2>(w), scale, shift),
+                                  _mm512_fmadd_ps(byte_plus_256<3>(w), scale, shift));
   }
 }
 
-/// What the block adds to token t's row, before the activation's scale.
-template <class Format>
-[[gnu::always_inline]] inline __m512 tile_part(const BlockScales& w, const TileSums<Format>& sums,
-                                               const int32_t* terms, size_t t) {
-  using V = PanelAmx;
-  const __m512 dot = V::to_float(_mm512_load_si512(sums.values[0][t]));
-  if constexpr (Format::kCodes == Codes::kMinimum) {
-    return V::fms(dot, w.scales[0], V::mul(w.min, V::to_float(V::splat(terms[t]))));
-  } else if constexpr (Format::kGroups == 2) {
-    const __m512 second = V::to_float(_mm512_load_si512(sums.values[1][t]));
-    return V::fma(second, w.scales[1], V::mul(dot, w.scales[0]));
-  } else {
-    return V::mul(dot, w.scales[0]);
-  }
-}
+/// Up to kTiles tiles of tokens. Where their activations lie: tile after tile, block after block, [16
+/// tokens][32 columns]; and their sums: [16 tokens][16 rows] each.
+struct TokenTiles {
+  const uint16_t* activations;
+  int64_t blocks;
+  float* sums;
 
-// Folds over the tokens and no loops: g++ 12 would keep the array of a loop of sixteen in memory.
-template <size_t... kT>
-struct Tokens {};
-template <size_t kTokens>
-inline constexpr Tokens<0, 1, 2, 3, 4, 5, 6, 7> kTokensOf{};
-template <>
-inline constexpr Tokens<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15> kTokensOf<16>{};
-
-/// y[t] += what the block adds.
-template <class Format, size_t... kT>
-[[gnu::always_inline]] inline void add_block(const BlockScales& w, const TileSums<Format>& sums,
-                                             const float* scales, const int32_t* terms,
-                                             __m512 (&y)[sizeof...(kT)], Tokens<kT...> /*tokens*/) {
-  using V = PanelAmx;
-  ((y[kT] = V::fma(tile_part<Format>(w, sums, terms, kT), V::set1(scales[kT]), y[kT])), ...);
-}
-/// Rows of y and of out, for the first n tokens.
-template <size_t... kT>
-[[gnu::always_inline]] inline void load_rows(const float* out, size_t n, __m512 (&y)[sizeof...(kT)],
-                                             Tokens<kT...> /*tokens*/) {
-  ((y[kT] = kT < n ? PanelAmx::load(out + kT * quant::kPanelRows) : PanelAmx::zero()), ...);
-}
-template <size_t... kT>
-[[gnu::always_inline]] inline void store_rows(const __m512 (&y)[sizeof...(kT)], size_t n, float* out,
-                                              Tokens<kT...> /*tokens*/) {
-  ((kT < n ? PanelAmx::store(out + kT * quant::kPanelRows, y[kT]) : void()), ...);
-}
-
-/// out[t] for the first `n` <= kTokens tokens. The tiles' shapes have n rows.
-template <class Format, size_t kTokens>
-void amx_tokens(const SignedChunk<Format>& chunk, const BlockRange& range, const TokenTile& x, size_t n,
-                float* out) {
-  constexpr auto kTokenIndices = kTokensOf<kTokens>;
-  static_assert(kTokens == 8 || kTokens == kTileTokens);
-  StepSums<Format> sums[2];
-  __m512 y[kTokens];
-  load_rows(out, range.begin == 0 ? 0 : n, y, kTokenIndices);
-  const int64_t blocks = range.end - range.begin;
-  multiply_step<Format>(chunk, 0, blocks, x, sums[0]);
-  for (int64_t step = 0; step < blocks; step += kStepBlocks<Format>) {
-    const int64_t parity = step / kStepBlocks<Format> % 2;
-    multiply_step<Format>(chunk, step + kStepBlocks<Format>, blocks, x, sums[1 - parity]);
-    const int64_t end = step + kStepBlocks<Format> < blocks ? step + kStepBlocks<Format> : blocks;
-    for (int64_t b = step; b < end; ++b) {
-      add_block<Format>(chunk.scales[b], sums[parity].blocks[b - step], x.scales + b * x.stride,
-                        x.terms + b * x.stride, y, kTokenIndices);
-    }
-  }
-  store_rows(y, n, out, kTokenIndices);
-}
-
-/// Scales and terms of fewer than sixteen tokens, filled up to sixteen.
-template <class Format>
-struct PaddedScales {
-  float scales[kTileBlocks][kTileTokens];
-  int32_t terms[kTileBlocks][kTileTokens];  // Codes::kMinimum only
-
-  void copy(const BlockRange& range, const ActivationView& x, int64_t t0) {
-    for (int64_t b = range.begin; b < range.end; ++b) {
-      for (int64_t i = 0; i < kTileTokens; ++i) {
-        const int64_t at = b * x.stride + t0 + i;
-        scales[b - range.begin][i] = t0 + i < x.n_tokens ? x.scales[at] : 0.0F;
-        if constexpr (Format::kCodes == Codes::kMinimum) {
-          terms[b - range.begin][i] = t0 + i < x.n_tokens ? x.terms[at] : 0;
-        }
-      }
-    }
+  [[nodiscard]] const uint16_t* tile(int64_t t, int64_t b) const {
+    return activations + (t * blocks + b) * kTileTokens * kActivationBlock;
   }
 };
 
-/// For tiles of so many tokens.
-template <class Format>
-void load_tile_shapes(int64_t tokens) {
-  constexpr int64_t kColumns = kActivationBlock / Format::kGroups;
+/// Decoded blocks times kCount tiles of tokens; `first`: sums begin at zero.
+template <int64_t kCount>
+void multiply_tiles(const __m512i* lines, const TokenTiles& x, bool first) {
+  constexpr int64_t kSums = kTileTokens * quant::kPanelRows;
+  first ? SumTile<0>::zero() : SumTile<0>::load(x.sums);
+  if constexpr (kCount > 1) first ? SumTile<1>::zero() : SumTile<1>::load(x.sums + kSums);
+  if constexpr (kCount > 2) first ? SumTile<2>::zero() : SumTile<2>::load(x.sums + 2 * kSums);
+  if constexpr (kCount > 3) first ? SumTile<3>::zero() : SumTile<3>::load(x.sums + 3 * kSums);
+  for (int64_t b = 0; b < x.blocks; ++b) {
+    load_weights(lines + b * kActivationBlock / 2);
+    SumTile<0>::add_product(x.tile(0, b));
+    if constexpr (kCount > 1) SumTile<1>::add_product(x.tile(1, b));
+    if constexpr (kCount > 2) SumTile<2>::add_product(x.tile(2, b));
+    if constexpr (kCount > 3) SumTile<3>::add_product(x.tile(3, b));
+  }
+  SumTile<0>::store(x.sums);
+  if constexpr (kCount > 1) SumTile<1>::store(x.sums + kSums);
+  if constexpr (kCount > 2) SumTile<2>::store(x.sums + 2 * kSums);
+  if constexpr (kCount > 3) SumTile<3>::store(x.sums + 3 * kSums);
+}
+
+inline void multiply_some(int64_t tiles, const __m512i* lines, const TokenTiles& x, bool first) {
+  switch (tiles) {
+    case 1:
+      return multiply_tiles<1>(lines, x, first);
+    case 2:
+      return multiply_tiles<2>(lines, x, first);
+    case 3:
+      return multiply_tiles<3>(lines, x, first);
+    default:
+      return multiply_tiles<kTiles>(lines, x, first);
+  }
+}
+
+/// All tiles are full.
+inline void load_tile_shapes() {
   TileShapes shapes;
-  const auto set = [&shapes](int tile, int64_t rows, int64_t row_bytes) {
-    shapes.rows[tile] = static_cast<uint8_t>(rows);
-    shapes.row_bytes[tile] = static_cast<uint16_t>(row_bytes);
-  };
-  for (int i = 0; i < 4; ++i) {
-    set(i, tokens, 64);
-  }
-  for (int i = 0; i < 2; ++i) {
-    set(4 + i, tokens, kColumns);
-    set(6 + i, kColumns / 4, 64);
+  for (int tile = 0; tile < 7; ++tile) {
+    shapes.rows[tile] = kTileTokens;
+    shapes.row_bytes[tile] = 64;
   }
   load_shapes(shapes);
 }
 
-/// A chunk of a panel and all tokens.
-template <class Format>
-void amx_chunk(const SignedChunk<Format>& chunk, const BlockRange& range, const ActivationView& x,
-               float* out) {
-  constexpr size_t kFull = kTileTokens;
-  const int64_t full = x.n_tokens / kTileTokens * kTileTokens;
-  const int64_t at = range.begin * x.stride;
-  const int8_t* const codes = x.codes + range.begin * kActivationBlock;
-  if (full > 0) {
-    load_tile_shapes<Format>(kTileTokens);
+/// Decoded blocks times all tokens. The last tokens, fewer than a tile, have their sums elsewhere meanwhile.
+inline void multiply_tokens(const __m512i* lines, const BlockRange& range, const uint16_t* packed,
+                            int64_t n_tokens, float* out) {
+  const int64_t blocks = range.end - range.begin;
+  const bool first = range.begin == 0;
+  const int64_t full = n_tokens / kTileTokens;
+  for (int64_t t = 0; t < full; t += kTiles) {
+    const TokenTiles tiles{packed + t * blocks * kTileTokens * kActivationBlock, blocks,
+                           out + t * kTileTokens * quant::kPanelRows};
+    multiply_some(full - t < kTiles ? full - t : kTiles, lines, tiles, first);
   }
-  for (int64_t t = 0; t < full; t += kTileTokens) {
-    const TokenTile tile{codes + t * x.cols, x.cols, x.scales + at + t, x.terms + at + t, x.stride};
-    amx_tokens<Format, kFull>(chunk, range, tile, kFull, out + t * quant::kPanelRows);
-  }
-  const int64_t rest = x.n_tokens - full;
+  const int64_t rest = n_tokens % kTileTokens;
   if (rest > 0) {
-    load_tile_shapes<Format>(rest);
-    PaddedScales<Format> padded;
-    padded.copy(range, x, full);
-    const TokenTile tile{codes + full * x.cols, x.cols, padded.scales[0], padded.terms[0], kTileTokens};
-    float* const target = out + full * quant::kPanelRows;
-    const auto n = static_cast<size_t>(rest);
-    n <= kFull / 2 ? amx_tokens<Format, kFull / 2>(chunk, range, tile, n, target)
-                   : amx_tokens<Format, kFull>(chunk, range, tile, n, target);
+    alignas(64) float sums[kTileTokens * quant::kPanelRows] = {};
+    float* const target = out + full * kTileTokens * quant::kPanelRows;
+    const auto bytes = static_cast<size_t>(rest * quant::kPanelRows) * sizeof(float);
+    if (!first) {
+      memcpy(sums, target, bytes);
+    }
+    multiply_tiles<1>(lines, {packed + full * blocks * kTileTokens * kActivationBlock, blocks, sums}, first);
+    memcpy(target, sums, bytes);
   }
 }
 
-/// Fewer tokens than this go by dot product instructions. Chosen by measuring.
-inline constexpr int64_t kLeastTileTokens = 4;
-
 template <class Format, quant::DType kType>
-void panel_dot_amx(const quant::PanelLayout& layout, const std::byte* panel, const BlockRange& all,
-                   const ActivationView& x, float* out) {
-  if (x.n_tokens < kLeastTileTokens || all.begin == all.end) {
-    kAvx512VnniPanelKernels.dot[static_cast<size_t>(kType)](layout, panel, all, x, out);
-    return;
+void panel_dot_amx(const quant::PanelLayout& layout, const std::byte* panel, const BlockRange& range,
+                   const uint16_t* packed, int64_t n_tokens, float* out) {
+  constexpr int kOffset = Format::kCodes == Codes::kMinimum ? 0 : -panel_numerics(kType).term_factor;
+  const PanelLanes<AmxLanes> lanes{panel, panel + layout.scales_at, 0};
+  __m512i lines[PanelTiles::kMostBlocks * kActivationBlock / 2];
+  for (int64_t b = range.begin; b < range.end; ++b) {
+    decode_block<Format, kOffset>(lanes, b, lines + (b - range.begin) * kActivationBlock / 2);
   }
-  const PanelLanes<PanelAmx> lanes{panel, panel + layout.scales_at, 0};
-  SignedChunk<Format> chunk;
-  for (int64_t b = all.begin; b < all.end; b += kTileBlocks) {
-    const BlockRange range{b, b + kTileBlocks < all.end ? b + kTileBlocks : all.end};
-    chunk.decode(lanes, range, -panel_numerics(kType).term_factor);
-    amx_chunk(chunk, range, x, out);
+  multiply_tokens(lines, range, packed, n_tokens, out);
+}
+
+/// Sixteen codes of a token's block as bf16, scale included.
+[[gnu::always_inline]] inline __m256i scaled_codes(const int8_t* codes, __m512 scale) {
+  const __m512i wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
+  const __m512 value = _mm512_mul_ps(_mm512_cvtepi32_ps(wide), scale);
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded(value), 16));
+}
+
+/// PanelTiles::pack. Tokens beyond the last are zeros.
+inline void pack_amx(const BlockRange& range, const ActivationView& x, uint16_t* packed) {
+  const int64_t blocks = range.end - range.begin;
+  for (int64_t t = 0; t < (x.n_tokens + kTileTokens - 1) / kTileTokens * kTileTokens; ++t) {
+    uint16_t* out = packed + (t / kTileTokens * blocks * kTileTokens + t % kTileTokens) * kActivationBlock;
+    for (int64_t b = range.begin; b < range.end; ++b) {
+      auto* const line = reinterpret_cast<__m256i*>(out);
+      if (t < x.n_tokens) {
+        const int8_t* const codes = x.codes + t * x.cols + b * kActivationBlock;
+        const __m512 scale = canonical_nan(_mm512_set1_ps(x.scales[b * x.stride + t]));
+        _mm256_store_si256(line, scaled_codes(codes, scale));
+        _mm256_store_si256(line + 1, scaled_codes(codes + 16, scale));
+      } else {
+        _mm256_store_si256(line, _mm256_setzero_si256());
+        _mm256_store_si256(line + 1, _mm256_setzero_si256());
+      }
+      out += kTileTokens * kActivationBlock;
+    }
   }
-  release_tiles();
 }
 
 }  // namespace

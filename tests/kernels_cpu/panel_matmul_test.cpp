@@ -99,7 +99,10 @@ TEST_F(PanelMatmul, Int8Activations) {
                  {codes.data(), scales.data(), terms.data(), tokens, cols, tokens},
                  {y.data(), tokens, w.view.rows});
     const MatrixView<const float> rows(rounded.data(), tokens, cols);
-    EXPECT_TRUE(testing::close(y, std::span<const float>(expected(w, begin, end, rows)), 1e-4, 1e-4));
+    // Tiles round both factors to bf16.
+    const bool tiles = kernels_.tiles.pack != nullptr && tokens >= kernels_.tiles.least_tokens;
+    const double allowed = tiles ? 0.1 : 1e-4;
+    EXPECT_TRUE(testing::close(y, std::span<const float>(expected(w, begin, end, rows)), allowed, allowed));
   }
 }
 

@@ -213,6 +213,40 @@ TEST_P(Panel, ABatchGivesTheBitsOfItsTokensAndOfItsPieces) {
   }
 }
 
+// What AMX does with many tokens: bf16 factors, float32 sums.
+TEST_P(Panel, TilesAgreeWithDecodedWeights) {
+  if (kernels_.tiles.pack == nullptr) GTEST_SKIP() << "these kernels have no matrix instructions";
+  SCOPED_TRACE(random_.describe());
+  for (const DType dtype : types(true)) {
+    for (const int64_t tokens : {1, 16, 33, 57, 64}) {
+      const int64_t cols = some_cols(dtype, random_) * (tokens == 64 ? 3 : 1);
+      const TestPanel panel(dtype, random_.integer(1, kPanelRows), cols, random_);
+      const Quantized x(kernels_, dtype, random_.normal(tokens * cols), tokens);
+      std::vector<float> out(static_cast<size_t>(tokens * kPanelRows), kUnwritten);
+      for (int64_t done = 0; done < cols / 32;) {
+        const BlockRange range{
+            done, random_.integer(done + 1, std::min(cols / 32, done + PanelTiles::kMostBlocks))};
+        std::vector<uint16_t> memory(
+            static_cast<size_t>(PanelTiles::packed_size(range.end - range.begin, tokens) + 32));
+        auto* const packed =
+            reinterpret_cast<uint16_t*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);
+        kernels_.tiles.begin();
+        kernels_.tiles.pack(range, x.view(), packed);
+        kernels_.tiles.dot[static_cast<size_t>(dtype)](panel.layout, panel.bytes.data(), range, packed,
+                                                       tokens, out.data());
+        kernels_.tiles.end();
+        done = range.end;
+      }
+      Expected expected(panel, x);
+      for (double& allowed : expected.allowed) {  // was for float32 sums of float32 products
+        allowed *= 0x1p-7 / kRounding / (static_cast<double>(cols) / 32 + 6) + static_cast<double>(cols);
+      }
+      ASSERT_TRUE(testing::within(out, expected.values, expected.allowed))
+          << quant::dtype_info(dtype).name << ' ' << tokens << " tokens, " << cols << " columns";
+    }
+  }
+}
+
 TEST_P(Panel, FloatDotAgreesWithDecodedWeightsAndTheScalarBits) {
   SCOPED_TRACE(random_.describe());
   for (const DType dtype : types(false)) {
