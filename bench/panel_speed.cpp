@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t kMostTokens = 512;
 constexpr double kGemmSeconds = 0.1;
-constexpr int64_t kPanelsPerTask = 8;
+constexpr int64_t kPanelsPerTask = 16;
 
 std::vector<float> normal(int64_t n) {
   std::mt19937_64 engine(7);

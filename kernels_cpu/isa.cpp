@@ -111,7 +111,7 @@ Isa chosen_isa() {
   const std::vector<Isa> isas = supported_isas();
   const char* wish = std::getenv(kVariable);
   if (wish == nullptr || *wish == '\0') {
-    return isas.front();
+    return *std::ranges::find_if(isas, [](Isa isa) { return isa != Isa::kAmx; });
   }
   const auto found = std::ranges::find(isas, std::string_view(wish), isa_name);
   if (found == isas.end()) {

@@ -22,8 +22,9 @@ constexpr Isa float_isa(Isa isa) {
 /// Best first; scalar is always last. Asks the CPU and the operating system (XSAVE state), not the compiler.
 std::vector<Isa> supported_isas();
 
-/// The best supported one, or the one that the environment variable SLUICE_CPU_ISA names.
-/// Throws Error when that names an unknown or unsupported one.
+/// The best supported one whose results do not depend on the batch, which leaves out AMX
+/// (kernels_cpu/panel.h), or the one that the environment variable SLUICE_CPU_ISA names. Throws Error when
+/// that names an unknown or unsupported one.
 Isa chosen_isa();
 
 }  // namespace sluice::cpu

@@ -89,10 +89,11 @@ struct BlockRange {
 /// Products of many tokens by matrix instructions (AMX). Activations are packed first, once for all panels:
 /// begin, then for range after range pack and dot of every panel, then end, on one thread.
 struct PanelTiles {
-  // Of a range, and tokens at a time: their packed activations are 32 KiB, for an L1 cache. From L2 a tile
-  // product gets its activations three times as slowly as it could use them.
-  static constexpr int64_t kMostBlocks = 8;
-  static constexpr int64_t kMostTokens = 64;
+  // Of a range, and tokens at a time. Decoding a panel to bf16 costs as much as four tile products, so it
+  // must serve many; packed activations then take 256 KiB, and tiles are loaded from L2 nearly as fast as
+  // from L1.
+  static constexpr int64_t kMostBlocks = 16;
+  static constexpr int64_t kMostTokens = 256;
 
   int64_t least_tokens = 0;  // with fewer, PanelKernels::dot is as fast
   void (*begin)() = nullptr;
