@@ -5,6 +5,7 @@
 #include <map>
 #include <utility>
 
+#include "engine/load_stopped.h"
 #include "offload/bandwidth.h"
 #include "offload/file_expert_source.h"
 #include "quant/base/error.h"
@@ -87,6 +88,7 @@ std::vector<size_t> computing_nodes(const offload::Machine& machine) {
 offload::ExpertStoreOptions store_options(const RuntimeOptions& options, const offload::Machine& machine) {
   offload::ExpertStoreOptions store;
   store.progress = options.load_progress;
+  store.stop = options.load_stop;
   const std::vector<size_t> nodes = computing_nodes(machine);
   if (options.numa == NumaMode::kInterleave) {
     store.policy = offload::MemoryPolicy::kInterleave;
@@ -132,6 +134,9 @@ RoutedExperts::RoutedExperts(const Model& model, const RuntimeOptions& options,
       store_ = offload::ExpertStore::load(*model.expert_source(), how, workers);
     } else {
       store_ = offload::ExpertStore::load(file_source(model), how, workers);
+    }
+    if (!store_.has_value()) {
+      throw LoadStopped();
     }
     description_ = describe(*store_);
     weights = &*store_;

@@ -17,7 +17,8 @@ namespace sluice {
 class RoutedExperts {
  public:
   /// Loads them unless the options say that they stay mapped. `threads` of `options` is resolved; references
-  /// are kept. Throws Error naming the file that cannot be read, or the memory that is missing.
+  /// are kept. Throws Error naming the file that cannot be read, or the memory that is missing, and
+  /// LoadStopped.
   RoutedExperts(const Model& model, const RuntimeOptions& options, const offload::Machine& machine,
                 cpu::Isa isa, offload::Workers& workers);
 

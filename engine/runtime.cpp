@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "engine/backends/cpu_backend.h"
+#include "engine/load_stopped.h"
 #include "engine/routed_experts.h"
 #include "kernels_cpu/kernels_cpu.h"
 #include "offload/machine.h"
@@ -49,7 +50,9 @@ Runtime::Runtime(const Model& model, const RuntimeOptions& options) : model_(mod
                 "none; --attention dense runs without them");
   }
   parts_ = std::make_unique<Parts>(model_, options_, machine);
+  throw_if_stopped(options_.load_stop);
   options_.load_progress = nullptr;
+  options_.load_stop = {};
 }
 
 Runtime::~Runtime() = default;

@@ -43,6 +43,7 @@ struct RuntimeOptions {
   NumaMode numa = NumaMode::kAuto;
   /// Called while experts are loaded, from any thread, by one at a time. Only until the constructor returns.
   std::function<void(const offload::LoadProgress&)> load_progress = {};
+  std::stop_token load_stop = {};  // asked all the time until the constructor returns
 };
 
 /// Which logits a forward pass computes.
@@ -59,7 +60,8 @@ struct ForwardRequest {
 class Runtime {
  public:
   /// Keeps a reference to `model`. Throws Error for options that it cannot satisfy (sparse attention on a
-  /// model without an indexer is an Error, never a silent change to dense).
+  /// model without an indexer is an Error, never a silent change to dense), and LoadStopped
+  /// (load_stopped.h) when `load_stop` was requested before it is done.
   Runtime(const Model& model, const RuntimeOptions& options);
   ~Runtime();
   Runtime(const Runtime&) = delete;

@@ -39,7 +39,7 @@ CpuBackend::CpuBackend(const Model& model, const RuntimeOptions& options, cpu::I
       buffers_(config_, options.max_batch),
       attention_(config_, kernels_, workers) {
   if (options.activations == Activations::kInt8) {
-    panels_.emplace(model.weights(), workers);
+    panels_.emplace(model.weights(), workers, options.load_stop);
   }
   const int64_t floats = std::max(cpu::matmul_scratch_floats(largest_matmul_cols(config_)),
                                   cpu::router_scratch_floats(config_.router));

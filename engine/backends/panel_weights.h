@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <stop_token>
 #include <unordered_map>
 
 #include "engine/model_weights.h"
@@ -14,8 +15,9 @@ namespace sluice {
 class PanelWeights {
  public:
   /// Packs every matrix of `weights` but the routed experts' and those in F32, the per-head ones (key_b,
-  /// value_b) and the embedding table, which is read by rows. Throws Error when there is no memory for them.
-  PanelWeights(const ModelWeights& weights, offload::Workers& workers);
+  /// value_b) and the embedding table, which is read by rows. Throws Error when there is no memory for them,
+  /// LoadStopped when `stop` was requested.
+  PanelWeights(const ModelWeights& weights, offload::Workers& workers, const std::stop_token& stop);
 
   /// The panels of a matrix of those weights; null for one that is left as rows.
   [[nodiscard]] const quant::PanelView* find(const quant::WeightView& w) const;

@@ -21,6 +21,7 @@
 #include "engine/cli/common_options.h"
 #include "engine/cli/input_data.h"
 #include "engine/cli/interrupted.h"
+#include "engine/cli/model_loading.h"
 #include "engine/cli/terminal.h"
 #include "engine/cli/value_list.h"
 #include "engine/cli/whole_number.h"
@@ -174,7 +175,7 @@ class Bench {
       options.max_batch = setup.max_batch;
       options.attention = setup.attention;
       options_.experts.apply_to(options);
-      Runtime runtime = make_runtime(model_, options);
+      Runtime runtime = make_runtime(model_, options, stop);
       setup.threads = runtime.options().threads;
       Session session(runtime, context_, setup.cache_type);
       for (const BenchTest& test : tests_) {
@@ -218,7 +219,7 @@ class Bench {
 
 void bench(const BenchOptions& options) {
   Interrupts interrupts;
-  const Model model = load_model(options.model);
+  const Model model = load_model(options.model, interrupts);
   Bench bench(model, options);
   const StoppableWork work(interrupts);
   bench.run(work.token());

@@ -23,9 +23,6 @@ struct ModelOptions {
 /// models/tiny.gguf of the installation, else next to the sources. Throws Error naming both places.
 std::filesystem::path embedded_model_path();
 
-/// Throws Error naming the file.
-Model load_model(const ModelOptions& options);
-
 /// --exact, --mmap, --numa: how the routed experts are kept and computed.
 struct ExpertOptions {
   bool exact = false;
@@ -35,10 +32,6 @@ struct ExpertOptions {
   void add_to(CLI::App& app);
   void apply_to(RuntimeOptions& options) const;
 };
-
-/// Says how far the loading of experts has come, on standard error, once it has taken two seconds.
-/// Throws Error.
-Runtime make_runtime(const Model& model, RuntimeOptions options);
 
 /// -c, -t, -ub, -ctk, --attention, --exact, --mmap, --numa. Placement flags (-ngl, -ncmoe, -cmoe, -ot) are
 /// known and refused with an Error.

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/load_stopped.h"
 #include "engine/synth/expert_source.h"
 #include "engine/synth/fill.h"
 #include "engine/synth/recipe.h"
@@ -23,8 +24,8 @@ namespace {
 using quant::AnonymousMemory;
 using quant::Tensor;
 
-constexpr int64_t kAlignment = 64;                   // a cache line
-constexpr int64_t kPieceBytes = int64_t{256} << 20;  // between two reports
+constexpr int64_t kAlignment = 64;                  // a cache line
+constexpr int64_t kPieceBytes = int64_t{64} << 20;  // between two reports
 
 class Generation {
  public:
@@ -41,6 +42,7 @@ class Generation {
                 bytes.subspan(static_cast<size_t>(first * row_bytes), static_cast<size_t>(count * row_bytes)),
                 workers_);
       done_ += count * row_bytes;
+      throw_if_stopped(options_.stop);
       if (options_.progress) options_.progress(done_, total_);
     }
   }

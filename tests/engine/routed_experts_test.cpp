@@ -9,6 +9,7 @@
 
 #include "engine/convert/convert.h"
 #include "engine/engine.h"
+#include "engine/load_stopped.h"
 #include "offload/bandwidth.h"
 #include "support/compare.h"
 #include "support/temporary_directory.h"
@@ -88,6 +89,25 @@ TEST_F(RoutedExpertsTest, ProgressIsToldUpToTheEnd) {
   ASSERT_TRUE(last.has_value());
   EXPECT_GT(last->bytes_total, 0);
   EXPECT_EQ(last->bytes_done, last->bytes_total);
+}
+
+TEST_F(RoutedExpertsTest, LoadingStopsWhenAsked) {
+  const Model model = Model::load(model_file(quant::DType::kQ8_0));
+  choose_tokens(model);
+  for (const ExpertMemory memory : {ExpertMemory::kLoaded, ExpertMemory::kMapped}) {
+    std::stop_source before;
+    before.request_stop();
+    EXPECT_THROW(logits(model, {.threads = 2, .expert_memory = memory, .load_stop = before.get_token()}),
+                 LoadStopped);
+  }
+  // At the last moment: nobody else would notice.
+  std::stop_source late;
+  RuntimeOptions options;
+  options.load_stop = late.get_token();
+  options.load_progress = [&](const offload::LoadProgress& progress) {
+    if (progress.bytes_done == progress.bytes_total) late.request_stop();
+  };
+  EXPECT_THROW(logits(model, options), LoadStopped);
 }
 
 /// Environment variables that are put back.
