@@ -89,6 +89,7 @@ offload::ExpertStoreOptions store_options(const RuntimeOptions& options, const o
   offload::ExpertStoreOptions store;
   store.progress = options.load_progress;
   store.stop = options.load_stop;
+  store.check_finite = options.check_tensors;
   const std::vector<size_t> nodes = computing_nodes(machine);
   if (options.numa == NumaMode::kInterleave) {
     store.policy = offload::MemoryPolicy::kInterleave;

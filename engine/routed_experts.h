@@ -23,6 +23,8 @@ class RoutedExperts {
                 cpu::Isa isa, offload::Workers& workers);
 
   [[nodiscard]] offload::ExpertTeam& team() { return *team_; }
+  /// Whether they have memory of their own, and were checked while they were loaded if the options say so.
+  [[nodiscard]] bool loaded() const { return store_.has_value(); }
   /// "experts mapped", "12.3 GB of experts on 2 NUMA nodes in huge pages".
   [[nodiscard]] const std::string& description() const { return description_; }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "engine/backends/cpu_backend.h"
+#include "engine/check_tensors.h"
 #include "engine/load_stopped.h"
 #include "engine/routed_experts.h"
 #include "kernels_cpu/kernels_cpu.h"
@@ -24,7 +25,12 @@ struct Runtime::Parts {
         workers(runtime_places(machine, options.threads)),
         experts(model, options, machine, isa, workers),
         backend(model, options, isa, workers),
-        residual(static_cast<size_t>(options.max_batch * model.config().d_model)) {}
+        residual(static_cast<size_t>(options.max_batch * model.config().d_model)) {
+    if (options.check_tensors) {
+      check_tensors(model, experts.loaded() ? TensorsToCheck::kAllButExperts : TensorsToCheck::kAll, workers,
+                    options.load_stop);
+    }
+  }
 
   cpu::Isa isa;
   offload::Workers workers;

@@ -41,6 +41,7 @@ struct RuntimeOptions {
   Activations activations = Activations::kInt8;        // --exact: kFloat32
   ExpertMemory expert_memory = ExpertMemory::kLoaded;  // --mmap: kMapped
   NumaMode numa = NumaMode::kAuto;
+  bool check_tensors = false;  // infinity or NaN in any weight is an Error
   /// Called while experts are loaded, from any thread, by one at a time. Only until the constructor returns.
   std::function<void(const offload::LoadProgress&)> load_progress = {};
   std::stop_token load_stop = {};  // asked all the time until the constructor returns

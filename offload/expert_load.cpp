@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "offload/expert_store.h"
+#include "quant/finite.h"
 
 namespace sluice::offload {
 namespace {
@@ -147,6 +148,11 @@ class ExpertLoad {
     const auto bytes = static_cast<size_t>(piece.rows * row_bytes);
     scratch.resize(std::max(scratch.size(), bytes));
     source_.read(piece, std::span(scratch).first(bytes));
+    if (options_.check_finite) {
+      const ExpertOrigin origin = source_.origin(piece.layer, piece.part);
+      quant::require_finite(origin.tensor, shape.dtype, shape.cols, std::span(scratch).first(bytes),
+                            {.row = origin.first_row + piece.first_row, .slice = piece.expert});
+    }
     const quant::WeightView rows{.dtype = shape.dtype,
                                  .data = scratch.data(),
                                  .rows = piece.rows,

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "quant/dtype.h"
 
@@ -29,6 +30,12 @@ struct ExpertRows {
   int64_t rows = 0;
 };
 
+/// Where a matrix comes from, for errors.
+struct ExpertOrigin {
+  std::string tensor;     // "model.gguf: tensor blk.3.ffn_up_exps.weight"
+  int64_t first_row = 0;  // of the matrix inside an expert's rows of that tensor
+};
+
 class ExpertSource {
  public:
   ExpertSource() = default;
@@ -40,6 +47,7 @@ class ExpertSource {
   /// 0 for a dense layer.
   [[nodiscard]] virtual int64_t experts(int64_t layer) const = 0;
   [[nodiscard]] virtual ExpertPartShape shape(int64_t layer, ExpertPart part) const = 0;
+  [[nodiscard]] virtual ExpertOrigin origin(int64_t layer, ExpertPart part) const = 0;
   /// Writes the rows as GGUF blocks, one after the other; `bytes` holds rows * row_bytes(dtype, cols). May be
   /// called by several threads at once. Throws Error naming the file and tensor when they cannot be read.
   virtual void read(const ExpertRows& what, std::span<std::byte> bytes) const = 0;

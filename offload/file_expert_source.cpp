@@ -24,6 +24,12 @@ std::vector<ReadMode> FileExpertSource::modes() const {
   return modes;
 }
 
+ExpertOrigin FileExpertSource::origin(int64_t layer, ExpertPart part) const {
+  const FileExpertMatrix& matrix = at(layer).matrix(part);
+  return {.tensor = files_[matrix.file]->path().string() + ": tensor " + matrix.name,
+          .first_row = matrix.first_row};
+}
+
 void FileExpertSource::read(const ExpertRows& what, std::span<std::byte> bytes) const {
   const FileExpertMatrix& matrix = at(what.layer).matrix(what.part);
   const int64_t row_bytes = quant::row_bytes(matrix.shape.dtype, matrix.shape.cols);

@@ -46,6 +46,7 @@ class FileExpertSource final : public ExpertSource {
   [[nodiscard]] ExpertPartShape shape(int64_t layer, ExpertPart part) const override {
     return at(layer).matrix(part).shape;
   }
+  [[nodiscard]] ExpertOrigin origin(int64_t layer, ExpertPart part) const override;
   void read(const ExpertRows& what, std::span<std::byte> bytes) const override;
 
  private:

@@ -29,6 +29,7 @@ class FileReader {
   FileReader(const FileReader&) = delete;
   FileReader& operator=(const FileReader&) = delete;
 
+  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
   [[nodiscard]] ReadMode mode() const { return mode_; }
 
   /// Fills `bytes` from `offset` on. By several threads at once. Throws Error naming the path when the file

@@ -67,6 +67,8 @@ void ExpertOptions::add_to(CLI::App& app) {
                "Multiply quantized weights with float32 activations instead of int8 ones; slower");
   app.add_flag("--mmap", mmap,
                "Leave the experts in the mapped file instead of loading them: for models larger than memory");
+  app.add_flag("--check-tensors", check_tensors,
+               "Refuse a model with infinity or NaN in any weight or scale; reads all of it at the start");
   take_words(
       app.add_option("--numa", numa,
                      "Experts divided among the memory nodes of the machine, in any memory, or page by "
@@ -78,6 +80,7 @@ void ExpertOptions::apply_to(RuntimeOptions& options) const {
   options.activations = exact ? Activations::kFloat32 : Activations::kInt8;
   options.expert_memory = mmap ? ExpertMemory::kMapped : ExpertMemory::kLoaded;
   options.numa = numa;
+  options.check_tensors = check_tensors;
 }
 
 void ComputeOptions::add_to(CLI::App& app) {

@@ -87,7 +87,7 @@ Model open_model(const ModelSpec& spec, const OpenOptions& options) {
     generation.fill(tensor, table.generators[i], bytes);
     tensor.bytes = bytes;
   }
-  auto experts = std::make_unique<const SyntheticExperts>(table, config);
+  auto experts = std::make_unique<const SyntheticExperts>(to_text(spec), table, config);
   quant::GgufMetadata metadata = make_metadata(spec, config, table.parameters());
   return Model::load(quant::GgufFile::in_memory(to_text(spec), std::move(metadata), std::move(table.tensors),
                                                 std::move(memory)),

@@ -31,6 +31,8 @@ class RandomExperts final : public offload::ExpertSource {
   [[nodiscard]] int64_t layers() const override { return static_cast<int64_t>(layers_.size()); }
   [[nodiscard]] int64_t experts(int64_t layer) const override { return at(layer).experts; }
   [[nodiscard]] offload::ExpertPartShape shape(int64_t layer, offload::ExpertPart part) const override;
+  /// Named "layer 3 up".
+  [[nodiscard]] offload::ExpertOrigin origin(int64_t layer, offload::ExpertPart part) const override;
   void read(const offload::ExpertRows& what, std::span<std::byte> bytes) const override;
 
   /// [layers], valid while this lives and no layer is added.
@@ -38,6 +40,8 @@ class RandomExperts final : public offload::ExpertSource {
   /// One expert's matrix as GGUF blocks.
   [[nodiscard]] std::span<const std::byte> bytes(int64_t layer, offload::ExpertPart part,
                                                  int64_t expert) const;
+  /// The same, to be changed.
+  [[nodiscard]] std::span<std::byte> bytes_of(int64_t layer, offload::ExpertPart part, int64_t expert);
   /// The same decoded, times its second-level scale. [rows, cols]
   [[nodiscard]] std::vector<double> values(int64_t layer, offload::ExpertPart part, int64_t expert) const;
 
