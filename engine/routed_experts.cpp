@@ -5,7 +5,9 @@
 #include <map>
 #include <utility>
 
+#include "engine/backends/panel_weights.h"
 #include "engine/load_stopped.h"
+#include "engine/memory_need.h"
 #include "offload/bandwidth.h"
 #include "offload/file_expert_source.h"
 #include "quant/base/error.h"
@@ -55,7 +57,7 @@ class Places {
   std::map<const std::byte*, std::string> names_;
 };
 
-offload::FileExpertSource file_source(const Model& model) {
+std::unique_ptr<offload::FileExpertSource> file_source(const Model& model) {
   const Places places(model.file());
   std::vector<offload::FileToRead> files;
   for (const quant::MappedFile& shard : model.file().shards()) {
@@ -71,7 +73,7 @@ offload::FileExpertSource file_source(const Model& model) {
                .down = places.matrix(layer.experts.down)};
     }
   }
-  return {files, std::move(layers)};
+  return std::make_unique<offload::FileExpertSource>(files, std::move(layers));
 }
 
 // Nodes that have both memory and processors, by their index in Machine::nodes.
@@ -121,6 +123,23 @@ std::string describe(const offload::ExpertStore& store) {
   return facts.not_bound.empty() ? text : fmt::format("{} (not bound: {})", text, facts.not_bound);
 }
 
+offload::ExpertStore load_store(const Model& model, const RuntimeOptions& options,
+                                const offload::Machine& machine, offload::Workers& workers) {
+  const auto from_file = model.expert_source() == nullptr ? file_source(model) : nullptr;
+  const offload::ExpertSource& source = from_file ? *from_file : *model.expert_source();
+  const offload::ExpertStoreOptions how = store_options(options, machine);
+  const bool makes_panels = options.activations == Activations::kInt8;
+  require_memory(model,
+                 {.experts = offload::ExpertStore::bytes_needed(source, how.homes),
+                  .panels = makes_panels ? PanelWeights::bytes_needed(model.weights()) : 0},
+                 offload::available_memory_bytes());
+  std::optional<offload::ExpertStore> store = offload::ExpertStore::load(source, how, workers);
+  if (!store.has_value()) {
+    throw LoadStopped();
+  }
+  return std::move(*store);
+}
+
 }  // namespace
 
 RoutedExperts::RoutedExperts(const Model& model, const RuntimeOptions& options,
@@ -130,15 +149,7 @@ RoutedExperts::RoutedExperts(const Model& model, const RuntimeOptions& options,
                      (model.expert_source() != nullptr || !model.file().shards().empty());
   const offload::ExpertWeights* weights = nullptr;
   if (loads) {
-    const offload::ExpertStoreOptions how = store_options(options, machine);
-    if (model.expert_source() != nullptr) {
-      store_ = offload::ExpertStore::load(*model.expert_source(), how, workers);
-    } else {
-      store_ = offload::ExpertStore::load(file_source(model), how, workers);
-    }
-    if (!store_.has_value()) {
-      throw LoadStopped();
-    }
+    store_ = load_store(model, options, machine, workers);
     description_ = describe(*store_);
     weights = &*store_;
   } else {

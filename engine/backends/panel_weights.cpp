@@ -42,7 +42,7 @@ int64_t panel_bytes(const std::vector<WeightView>& matrices) {
 
 PanelWeights::PanelWeights(const ModelWeights& weights, offload::Workers& workers,
                            const std::stop_token& stop)
-    : arena_(panel_bytes(shared_matrices(weights)),
+    : arena_(bytes_needed(weights),
              {.purpose = "weights shared by all tokens", .huge_pages = offload::HugePages::kOn}) {
   for (const WeightView& w : shared_matrices(weights)) {
     const quant::PanelLayout layout = quant::panel_layout(w.dtype, w.cols);
@@ -60,6 +60,10 @@ PanelWeights::PanelWeights(const ModelWeights& weights, offload::Workers& worker
     });
     panels_.emplace(w.data, view);
   }
+}
+
+int64_t PanelWeights::bytes_needed(const ModelWeights& weights) {
+  return panel_bytes(shared_matrices(weights));
 }
 
 const quant::PanelView* PanelWeights::find(const WeightView& w) const {

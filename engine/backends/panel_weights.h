@@ -19,6 +19,9 @@ class PanelWeights {
   /// LoadStopped when `stop` was requested.
   PanelWeights(const ModelWeights& weights, offload::Workers& workers, const std::stop_token& stop);
 
+  /// What it would allocate for them.
+  static int64_t bytes_needed(const ModelWeights& weights);
+
   /// The panels of a matrix of those weights; null for one that is left as rows.
   [[nodiscard]] const quant::PanelView* find(const quant::WeightView& w) const;
   [[nodiscard]] int64_t bytes() const { return static_cast<int64_t>(arena_.bytes().size()); }

@@ -11,7 +11,9 @@
 #include "engine/cli/interrupted.h"
 #include "engine/cli/terminal.h"
 #include "engine/load_stopped.h"
+#include "engine/memory_need.h"
 #include "engine/synth/open_model.h"
+#include "offload/machine.h"
 
 namespace sluice::cli {
 namespace {
@@ -96,6 +98,10 @@ Model load_model(const ModelOptions& options, Interrupts& interrupts) {
 
 Runtime make_runtime(const Model& model, RuntimeOptions options, const std::stop_token& stop) {
   return stoppable(model.path().string(), [&] {
+    if (options.expert_memory == ExpertMemory::kMapped) {
+      write_all(STDERR_FILENO,
+                mapped_experts_notice(model.weights(), offload::available_memory_bytes()) + "\n");
+    }
     spdlog::info("{}: loading the experts", model.path().string());
     LoadBar bar;
     options.load_progress = [&](const offload::LoadProgress& progress) { bar.show(progress); };
