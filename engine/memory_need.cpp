@@ -45,7 +45,7 @@ int64_t expert_bytes(const ModelWeights& weights) {
 
 std::string mapped_experts_notice(const ModelWeights& weights, int64_t available) {
   const int64_t bytes = expert_bytes(weights);
-  const std::string cost = fmt::format(
+  std::string cost = fmt::format(
       "--mmap: {} of experts stay in the file and are made into panels anew whenever they are used, which "
       "is slower than loading them once",
       gigabytes(bytes));

@@ -144,9 +144,12 @@ offload::ExpertStore load_store(const Model& model, const RuntimeOptions& option
 
 RoutedExperts::RoutedExperts(const Model& model, const RuntimeOptions& options,
                              const offload::Machine& machine, cpu::Isa isa, offload::Workers& workers) {
+  const bool mapped = options.expert_memory == ExpertMemory::kMapped;
+  if (mapped && model.expert_source() != nullptr) {
+    throw Error("--mmap", "a model file to leave the experts in", model.path().string());
+  }
   // What is made in memory and has no generator is in memory already.
-  const bool loads = options.expert_memory == ExpertMemory::kLoaded &&
-                     (model.expert_source() != nullptr || !model.file().shards().empty());
+  const bool loads = !mapped && (model.expert_source() != nullptr || !model.file().shards().empty());
   const offload::ExpertWeights* weights = nullptr;
   if (loads) {
     store_ = load_store(model, options, machine, workers);

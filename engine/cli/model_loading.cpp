@@ -98,7 +98,7 @@ Model load_model(const ModelOptions& options, Interrupts& interrupts) {
 
 Runtime make_runtime(const Model& model, RuntimeOptions options, const std::stop_token& stop) {
   return stoppable(model.path().string(), [&] {
-    if (options.expert_memory == ExpertMemory::kMapped) {
+    if (options.expert_memory == ExpertMemory::kMapped && model.expert_source() == nullptr) {
       write_all(STDERR_FILENO,
                 mapped_experts_notice(model.weights(), offload::available_memory_bytes()) + "\n");
     }

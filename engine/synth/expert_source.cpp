@@ -47,6 +47,12 @@ SyntheticExperts::SyntheticExperts(std::string source, const TensorTable& table,
   }
 }
 
+bool SyntheticExperts::makes(std::string_view tensor) const {
+  return std::ranges::any_of(layers_, [&](const Layer& parts) {
+    return std::ranges::any_of(parts, [&](const Part& part) { return part.name == tensor; });
+  });
+}
+
 const SyntheticExperts::Part& SyntheticExperts::part_of(int64_t layer, offload::ExpertPart part) const {
   const Layer& parts = layers_[static_cast<size_t>(layer)];
   assert(!parts.empty());  // a dense layer has none

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/model_config.h"
@@ -18,6 +19,9 @@ class SyntheticExperts final : public offload::ExpertSource {
  public:
   /// `source` names the model in errors.
   SyntheticExperts(std::string source, const TensorTable& table, const ModelConfig& config);
+
+  /// Whether it makes the rows of the tensor of this name.
+  [[nodiscard]] bool makes(std::string_view tensor) const;
 
   [[nodiscard]] int64_t layers() const override { return static_cast<int64_t>(layers_.size()); }
   [[nodiscard]] int64_t experts(int64_t layer) const override;

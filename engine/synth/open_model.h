@@ -20,9 +20,9 @@ struct OpenOptions {
   std::stop_token stop = {};  // asked after every piece, too
 };
 
-/// The model with all its weights in memory; its path is the spec's text. Throws Error when the machine has
-/// less memory than the weights take, LoadStopped
-/// (engine/load_stopped.h) when it was stopped.
+/// The model with its weights in memory but for the routed experts', which its expert_source() makes when
+/// they are loaded; its path is the spec's text. Throws Error when the machine has less memory than all of
+/// them take, LoadStopped (engine/load_stopped.h) when it was stopped.
 Model open_model(const ModelSpec& spec, const OpenOptions& options);
 
 /// What a file of the spec would hold, without a byte of the tensors.

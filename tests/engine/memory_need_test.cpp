@@ -42,7 +42,7 @@ TEST(MemoryNeed, WhatNoFileHoldsCannotBeMapped) {
 
 TEST(MemoryNeed, MappedExpertsAreToldWithTheirSize) {
   const Model model = synth::open_model(synth::parse_model_spec(kSpec), {});
-  constexpr int64_t kBytes = 2 * 16 * 3 * 256 * 256 / 32 * 34;
+  constexpr int64_t kBytes = int64_t{2} * 16 * 3 * 256 * 256 / 32 * 34;
   EXPECT_EQ(expert_bytes(model.weights()), kBytes);
   const std::string fits = mapped_experts_notice(model.weights(), kBytes);
   EXPECT_TRUE(fits.starts_with("--mmap: 0.0 GB of experts stay in the file")) << fits;
