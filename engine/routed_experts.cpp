@@ -143,33 +143,26 @@ offload::ExpertStore load_store(const Model& model, const RuntimeOptions& option
 }  // namespace
 
 RoutedExperts::RoutedExperts(const Model& model, const RuntimeOptions& options,
-                             const offload::Machine& machine, cpu::Isa isa, offload::Workers& workers) {
+                             const offload::Machine& machine, offload::Workers& workers) {
   const bool mapped = options.expert_memory == ExpertMemory::kMapped;
   if (mapped && model.expert_source() != nullptr) {
     throw Error("--mmap", "a model file to leave the experts in", model.path().string());
   }
   // What is made in memory and has no generator is in memory already.
-  const bool loads = !mapped && (model.expert_source() != nullptr || !model.file().shards().empty());
-  const offload::ExpertWeights* weights = nullptr;
-  if (loads) {
+  if (!mapped && (model.expert_source() != nullptr || !model.file().shards().empty())) {
     store_ = load_store(model, options, machine, workers);
     description_ = describe(*store_);
-    weights = &*store_;
   } else {
-    weights = &mapped_.emplace(expert_layers(model.weights()));
+    mapped_.emplace(expert_layers(model.weights()));
     description_ = "experts mapped";
   }
-  const ModelConfig& config = model.config();
-  team_.emplace(*weights,
-                offload::ExpertTeamOptions{.d_model = config.d_model,
-                                           .d_expert = config.d_expert,
-                                           .used = config.router.experts_used,
-                                           .max_tokens = options.max_batch,
-                                           .arithmetic = options.activations == Activations::kInt8
-                                                             ? offload::ExpertArithmetic::kInt8
-                                                             : offload::ExpertArithmetic::kFloat32,
-                                           .isa = isa},
-                workers);
+}
+
+const offload::ExpertWeights& RoutedExperts::weights() const {
+  if (store_.has_value()) {
+    return *store_;
+  }
+  return *mapped_;
 }
 
 std::vector<offload::ThreadPlace> runtime_places(const offload::Machine& machine, int64_t threads) {

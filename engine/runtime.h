@@ -58,12 +58,20 @@ struct ForwardRequest {
   std::stop_token stop = {};  // asked once per layer
 };
 
+/// With `threads` resolved. Throws Error for options that a runtime of the model cannot satisfy.
+RuntimeOptions checked_options(const Model& model, RuntimeOptions options);
+
+class LoadedWeights;
+
 class Runtime {
  public:
-  /// Keeps a reference to `model`. Throws Error for options that it cannot satisfy (sparse attention on a
-  /// model without an indexer is an Error, never a silent change to dense), and LoadStopped
-  /// (load_stopped.h) when `load_stop` was requested before it is done.
+  /// Loads the weights (loaded_weights.h). Keeps a reference to `model`. Throws Error for options that it
+  /// cannot satisfy (sparse attention on a model without an indexer is an Error, never a silent change to
+  /// dense), and LoadStopped (load_stopped.h) when `load_stop` was requested before it is done.
   Runtime(const Model& model, const RuntimeOptions& options);
+  /// Computes with weights that are loaded already, for options that they suit (asserted). Keeps a reference
+  /// to `weights`.
+  Runtime(const LoadedWeights& weights, const RuntimeOptions& options);
   ~Runtime();
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;

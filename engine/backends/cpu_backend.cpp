@@ -26,21 +26,19 @@ int64_t task_rows(int64_t rows, int64_t multiply_adds, int64_t threads) {
 
 }  // namespace
 
-CpuBackend::CpuBackend(const Model& model, const RuntimeOptions& options, cpu::Isa isa,
-                       offload::Workers& workers)
+CpuBackend::CpuBackend(const Model& model, const RuntimeOptions& options, const PanelWeights* panels,
+                       cpu::Isa isa, offload::Workers& workers)
     : model_(model),
       config_(model.config()),
       kernels_(cpu::kernels_for(isa)),
       panel_kernels_(cpu::panel_kernels_for(isa)),
       workers_(workers),
+      panels_(panels),
       quantized_(options.activations == Activations::kInt8 ? options.max_batch * largest_matmul_cols(config_)
                                                            : 0),
       frequencies_(cpu::yarn_frequencies(config_.rope)),
       buffers_(config_, options.max_batch),
       attention_(config_, kernels_, workers) {
-  if (options.activations == Activations::kInt8) {
-    panels_.emplace(model.weights(), workers, options.load_stop);
-  }
   const int64_t floats = std::max(cpu::matmul_scratch_floats(largest_matmul_cols(config_)),
                                   cpu::router_scratch_floats(config_.router));
   scratch_.resize(static_cast<size_t>(workers.threads()));
@@ -50,7 +48,7 @@ CpuBackend::CpuBackend(const Model& model, const RuntimeOptions& options, cpu::I
 }
 
 void CpuBackend::matmul(const quant::WeightView& w, MatrixView<const float> x, MatrixView<float> y) {
-  const quant::PanelView* const panels = panels_ ? panels_->find(w) : nullptr;
+  const quant::PanelView* const panels = panels_ != nullptr ? panels_->find(w) : nullptr;
   if (panels != nullptr) {
     matmul_panels(*panels, x, y);
     return;

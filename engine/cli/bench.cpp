@@ -168,14 +168,22 @@ class Bench {
     write_all(STDOUT_FILENO, writer.tail());
   }
 
+  [[nodiscard]] RuntimeOptions runtime_options(const BenchSetup& setup) const {
+    RuntimeOptions options;
+    options.threads = setup.threads;
+    options.max_batch = setup.max_batch;
+    options.attention = setup.attention;
+    options_.experts.apply_to(options);
+    return options;
+  }
+
   bool run_setups(BenchWriter& writer, const std::stop_token& stop) {
+    const RuntimeOptions first = runtime_options(setups_.front());
+    static_cast<void>(checked_options(model_, first));  // what is wrong is told before a long load
+    // No setup differs in what they depend on.
+    const LoadedWeights weights = load_weights(model_, first, stop);
     for (BenchSetup setup : setups_) {
-      RuntimeOptions options;
-      options.threads = setup.threads;
-      options.max_batch = setup.max_batch;
-      options.attention = setup.attention;
-      options_.experts.apply_to(options);
-      Runtime runtime = make_runtime(model_, options, stop);
+      Runtime runtime(weights, runtime_options(setup));
       setup.threads = runtime.options().threads;
       Session session(runtime, context_, setup.cache_type);
       for (const BenchTest& test : tests_) {

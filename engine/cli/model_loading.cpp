@@ -69,6 +69,23 @@ auto stoppable(const std::string& model, const Load& load) {
   }
 }
 
+/// What `load` returns, which sees the progress and the stop in `options`.
+template <typename Load>
+auto with_progress(const Model& model, RuntimeOptions& options, const std::stop_token& stop,
+                   const Load& load) {
+  return stoppable(model.path().string(), [&] {
+    if (options.expert_memory == ExpertMemory::kMapped && model.expert_source() == nullptr) {
+      write_all(STDERR_FILENO,
+                mapped_experts_notice(model.weights(), offload::available_memory_bytes()) + "\n");
+    }
+    spdlog::info("{}: loading the experts", model.path().string());
+    LoadBar bar;
+    options.load_progress = [&](const offload::LoadProgress& progress) { bar.show(progress); };
+    options.load_stop = stop;
+    return load();
+  });
+}
+
 Model make_synthetic_model(const std::string& spec, const std::stop_token& stop) {
   GenerationLine line;
   return synth::open_model(
@@ -97,22 +114,20 @@ Model load_model(const ModelOptions& options, Interrupts& interrupts) {
 }
 
 Runtime make_runtime(const Model& model, RuntimeOptions options, const std::stop_token& stop) {
-  return stoppable(model.path().string(), [&] {
-    if (options.expert_memory == ExpertMemory::kMapped && model.expert_source() == nullptr) {
-      write_all(STDERR_FILENO,
-                mapped_experts_notice(model.weights(), offload::available_memory_bytes()) + "\n");
-    }
-    spdlog::info("{}: loading the experts", model.path().string());
-    LoadBar bar;
-    options.load_progress = [&](const offload::LoadProgress& progress) { bar.show(progress); };
-    options.load_stop = stop;
-    return Runtime(model, options);
-  });
+  return with_progress(model, options, stop, [&] { return Runtime(model, options); });
 }
 
 Runtime make_runtime(const Model& model, const RuntimeOptions& options, Interrupts& interrupts) {
   const StoppableWork work(interrupts);
   return make_runtime(model, options, work.token());
+}
+
+LoadedWeights load_weights(const Model& model, RuntimeOptions options, const std::stop_token& stop) {
+  return with_progress(model, options, stop, [&] {
+    const offload::Machine machine = offload::probe_machine();
+    offload::Workers workers(runtime_places(machine, machine.cores));
+    return LoadedWeights(model, options, machine, workers);
+  });
 }
 
 }  // namespace sluice::cli

@@ -6,6 +6,7 @@
 #include "engine/cli/common_options.h"
 #include "engine/cli/interrupt.h"
 #include "engine/engine.h"
+#include "engine/loaded_weights.h"
 
 namespace sluice::cli {
 
@@ -20,5 +21,8 @@ Model load_model(const ModelOptions& options, Interrupts& interrupts);
 Runtime make_runtime(const Model& model, RuntimeOptions options, const std::stop_token& stop);
 /// Stopped by the first signal.
 Runtime make_runtime(const Model& model, const RuntimeOptions& options, Interrupts& interrupts);
+
+/// The same for several runtimes, with all physical cores.
+LoadedWeights load_weights(const Model& model, RuntimeOptions options, const std::stop_token& stop);
 
 }  // namespace sluice::cli

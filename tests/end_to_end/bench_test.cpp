@@ -56,6 +56,17 @@ TEST(BenchCommand, MeasuresEveryCombination) {
   EXPECT_EQ(rows.size(), seen.size());
 }
 
+TEST(BenchCommand, LoadsTheExpertsOnce) {
+  const ProgramResult result = bench({"-p", "4", "-n", "0", "-t", "1-2", "-ub", "2,4", "--attention",
+                                      "sparse,dense", "-r", "1", "--log-level", "info"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(lines_of(result.out).size(), 2U + 8U);
+  const std::string loading = "loading the experts";
+  const size_t first = result.err.find(loading);
+  ASSERT_NE(first, std::string::npos) << result.err;
+  EXPECT_EQ(result.err.find(loading, first + 1), std::string::npos) << result.err;
+}
+
 TEST(BenchCommand, AveragesAreThoseOfTheSamples) {
   const ProgramResult result = bench({"-p", "8", "-n", "0", "-r", "4", "-o", "json"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
