@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <chrono>
 #include <optional>
 
 #include "engine/backends/cpu_backend.h"
@@ -134,6 +135,7 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
     observer->embedding(first, x);
   }
   for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const auto begin = std::chrono::steady_clock::now();
     if (request.stop.stop_requested()) {
       return {.completed = false, .logits = {}};
     }
@@ -148,6 +150,8 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
       parts_->experts.add(layer, routed.f, routed.routes, x);
       backend.shared_expert(layer, routed.f, x);
     }
+    const std::chrono::nanoseconds taken = std::chrono::steady_clock::now() - begin;
+    (config.is_dense_layer(layer) ? layer_times_.dense_ns : layer_times_.moe_ns) += taken.count();
     if (observer != nullptr) {
       observer->layer_output(layer, first, x);
     }

@@ -58,6 +58,19 @@ struct ForwardRequest {
   std::stop_token stop = {};  // asked once per layer
 };
 
+/// What forward passes have taken, by kind of layer.
+struct LayerTimes {
+  int64_t dense_ns = 0;  // all layers with a dense FFN
+  int64_t moe_ns = 0;    // all MoE layers
+
+  LayerTimes operator-(const LayerTimes& other) const {
+    return {.dense_ns = dense_ns - other.dense_ns, .moe_ns = moe_ns - other.moe_ns};
+  }
+  LayerTimes operator+(const LayerTimes& other) const {
+    return {.dense_ns = dense_ns + other.dense_ns, .moe_ns = moe_ns + other.moe_ns};
+  }
+};
+
 /// With `threads` resolved. Throws Error for options that a runtime of the model cannot satisfy.
 RuntimeOptions checked_options(const Model& model, RuntimeOptions options);
 
@@ -92,6 +105,9 @@ class Runtime {
   };
   Result forward(const ForwardRequest& request, KvCache& cache);
 
+  /// Of all forward passes so far; what they took beyond it is the embedding and the head.
+  [[nodiscard]] const LayerTimes& layer_times() const { return layer_times_; }
+
  private:
   Result run_layers(const ForwardRequest& request, KvCache& cache);
   MatrixView<const float> head(const ForwardRequest& request, MatrixView<float> x);
@@ -100,6 +116,7 @@ class Runtime {
   const Model& model_;
   RuntimeOptions options_;
   std::unique_ptr<Parts> parts_;
+  LayerTimes layer_times_;
 };
 
 }  // namespace sluice

@@ -113,18 +113,25 @@ BenchSubject subject_of(const Model& model, const BenchOptions& options) {
           .model_bytes = model.tensor_bytes(),
           .parameters = model.parameters(),
           .cpu = offload::probe_machine().cpu_name,
-          .tokens = options.file.empty() ? "random" : options.file};
+          .tokens = options.file.empty() ? "random" : options.file,
+          .scale = layer_scale(model)};
 }
 
-// Nanoseconds of one repetition; nothing when it was stopped.
-std::optional<int64_t> measure(Session& session, const std::vector<int32_t>& tokens, const BenchTest& test,
-                               const std::stop_token& stop) {
+struct Sample {
+  int64_t ns = 0;
+  LayerTimes layers;
+};
+
+// One repetition; nothing when it was stopped.
+std::optional<Sample> measure(Session& session, const std::vector<int32_t>& tokens, const BenchTest& test,
+                              const std::stop_token& stop) {
   const std::span<const int32_t> ids(tokens);
   if (test.depth > 0) {
     if (!session.prefill(ids.first(static_cast<size_t>(test.depth)), {}, stop).completed) return {};
   } else {
     session.truncate(0);
   }
+  const LayerTimes before = session.runtime().layer_times();
   const Clock::time_point start = Clock::now();
   const int64_t prompted = test.depth + test.prompt;
   if (test.prompt > 0 && !session.prefill(ids.first(static_cast<size_t>(prompted)), {}, stop).completed) {
@@ -134,7 +141,8 @@ std::optional<int64_t> measure(Session& session, const std::vector<int32_t>& tok
     if (stop.stop_requested()) return {};
     session.append(ids[static_cast<size_t>(prompted + i)]);
   }
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
+  const std::chrono::nanoseconds taken = Clock::now() - start;
+  return Sample{.ns = taken.count(), .layers = session.runtime().layer_times() - before};
 }
 
 class Bench {
@@ -208,9 +216,12 @@ class Bench {
     for (int64_t i = options_.no_warmup ? 0 : -1; i < options_.repetitions; ++i) {
       progress_.show(i < 0 ? fmt::format("{}: warming up", test.name())
                            : fmt::format("{}: {} of {}", test.name(), i + 1, options_.repetitions));
-      const std::optional<int64_t> sample = measure(session, tokens_, test, stop);
+      const std::optional<Sample> sample = measure(session, tokens_, test, stop);
       if (!sample.has_value()) return {};
-      if (i >= 0) row.samples_ns.push_back(*sample);
+      if (i >= 0) {
+        row.samples_ns.push_back(sample->ns);
+        row.layers = row.layers + sample->layers;
+      }
     }
     return row;
   }
