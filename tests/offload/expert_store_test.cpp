@@ -119,6 +119,7 @@ TEST_F(ExpertStoreTest, HoldsEveryByteForEveryTypeAndSplit) {
       auto shape = testing::random_expert_shape(gate, down, random_);
       shape.scaled = random_.integer(0, 1) != 0;
       source.add_layer(shape, random_);
+      source.reads_under_way = random_.integer(0, 3);
       Workers workers(random_.integer(1, 4));
       const auto store = ExpertStore::load(source, options_for(random_rates()), workers);
       ASSERT_TRUE(store.has_value());
@@ -221,6 +222,7 @@ class Eventful final : public ExpertSource {
   [[nodiscard]] ExpertOrigin origin(int64_t layer, ExpertPart part) const override {
     return source_.origin(layer, part);
   }
+  [[nodiscard]] int64_t reads_at_once() const override { return source_.reads_at_once(); }
   void read(const ExpertRows& what, std::span<std::byte> bytes) const override {
     if (++reads == at_) event_();
     source_.read(what, bytes);
@@ -236,22 +238,28 @@ class Eventful final : public ExpertSource {
 TEST_F(ExpertStoreTest, StopsWhenAsked) {
   RandomExperts source;
   source.add_layer({.experts = 50, .d_model = 64, .d_expert = 64}, random_);
-  std::stop_source stop;
-  const Eventful eventful(source, 10, [&] { stop.request_stop(); });
-  ExpertStoreOptions options = options_for({1});
-  options.stop = stop.get_token();
-  Workers workers(2);
-  EXPECT_FALSE(ExpertStore::load(eventful, options, workers).has_value());
-  EXPECT_LT(eventful.reads, 20);
+  for (const int64_t under_way : {0, 1, 3}) {
+    source.reads_under_way = under_way;
+    std::stop_source stop;
+    const Eventful eventful(source, 10, [&] { stop.request_stop(); });
+    ExpertStoreOptions options = options_for({1});
+    options.stop = stop.get_token();
+    Workers workers(2);
+    EXPECT_FALSE(ExpertStore::load(eventful, options, workers).has_value());
+    EXPECT_LT(eventful.reads, 30);
+  }
 }
 
 TEST_F(ExpertStoreTest, ErrorsOfTheSourceReachTheCaller) {
   RandomExperts source;
   source.add_layer({.experts = 50, .d_model = 64, .d_expert = 64}, random_);
-  const Eventful eventful(source, 10, [] { throw Error("disk", "bytes", "smoke"); });
-  Workers workers(2);
-  EXPECT_EQ(testing::error_text([&] { return ExpertStore::load(eventful, options_for({1}), workers); }),
-            "disk: expected bytes, found smoke");
+  for (const int64_t under_way : {0, 1, 3}) {
+    source.reads_under_way = under_way;
+    const Eventful eventful(source, 10, [] { throw Error("disk", "bytes", "smoke"); });
+    Workers workers(2);
+    EXPECT_EQ(testing::error_text([&] { return ExpertStore::load(eventful, options_for({1}), workers); }),
+              "disk: expected bytes, found smoke");
+  }
 }
 
 TEST_F(ExpertStoreTest, InfinityAndNaNAreFoundWhereTheyAre) {
@@ -263,6 +271,7 @@ TEST_F(ExpertStoreTest, InfinityAndNaNAreFoundWhereTheyAre) {
     source.add_dense_layer();
     auto shape = testing::random_expert_shape(dtype, dtype, random_);
     source.add_layer(shape, random_);
+    source.reads_under_way = random_.integer(0, 3);
     ExpertStoreOptions options = options_for(random_rates());
     options.check_finite = true;
     EXPECT_TRUE(ExpertStore::load(source, options, workers).has_value());

@@ -33,6 +33,9 @@ class RandomExperts final : public offload::ExpertSource {
   [[nodiscard]] offload::ExpertPartShape shape(int64_t layer, offload::ExpertPart part) const override;
   /// Named "layer 3 up".
   [[nodiscard]] offload::ExpertOrigin origin(int64_t layer, offload::ExpertPart part) const override;
+  /// How it asks to be read: 0, or as if it waited for a disk.
+  int64_t reads_under_way = 0;
+  [[nodiscard]] int64_t reads_at_once() const override { return reads_under_way; }
   void read(const offload::ExpertRows& what, std::span<std::byte> bytes) const override;
 
   /// [layers], valid while this lives and no layer is added.
