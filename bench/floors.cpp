@@ -13,6 +13,7 @@ namespace {
 
 constexpr int kChains = 12;           // independent FMAs: more than latency times pipes on any core so far
 constexpr int64_t kFmaSteps = 20000;  // about 100 us
+constexpr int64_t kAmxSteps = 4000;   // likewise
 constexpr int kRepeats = 15;          // the best one counts
 
 __attribute__((target("avx512f"))) void fma_avx512() {
@@ -95,6 +96,25 @@ __attribute__((target("avx512f,avx512vnni"))) void int8_avx512vnni() {
   for (__m512i& s : sum) {
     benchmark::DoNotOptimize(s);
   }
+}
+
+// Full tiles: 16 x 32 bf16 times 32 x 16, four sums in turn.
+void bf16_amx() {
+  struct alignas(64) {
+    uint8_t palette = 1;
+    uint8_t start_row = 0;
+    uint8_t reserved[14] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  } const shapes;
+  __asm__ volatile("ldtilecfg %0" ::"m"(shapes));
+  __asm__ volatile("tilezero %tmm0\n\ttilezero %tmm1\n\ttilezero %tmm2\n\ttilezero %tmm3");
+  __asm__ volatile("tilezero %tmm4\n\ttilezero %tmm5\n\ttilezero %tmm6\n\ttilezero %tmm7");
+  for (int64_t i = 0; i < kAmxSteps; ++i) {
+    __asm__ volatile("tdpbf16ps %tmm6, %tmm4, %tmm0\n\ttdpbf16ps %tmm7, %tmm4, %tmm1");
+    __asm__ volatile("tdpbf16ps %tmm6, %tmm5, %tmm2\n\ttdpbf16ps %tmm7, %tmm5, %tmm3");
+  }
+  __asm__ volatile("tilerelease");
 }
 
 __attribute__((target("avx512f,avx512bw"))) void int8_avx512() {
@@ -197,11 +217,15 @@ double fma_flops_per_second(cpu::Isa any) {
   return 2.0 * lanes * kChains * static_cast<double>(kFmaSteps) / seconds;
 }
 
-double int8_loop(cpu::Isa isa) {
+double product_loop(cpu::Isa isa) {
   struct Loop {
     void (*run)();
     double products;  // of a step of one chain
   };
+  if (isa == cpu::Isa::kAmx) {
+    bf16_amx();
+    return 2.0 * 16 * 16 * 32 * 4 * static_cast<double>(kAmxSteps);
+  }
   const auto loop_of = [](cpu::Isa wanted) -> Loop {
     switch (wanted) {
       case cpu::Isa::kAvx512Vnni:
@@ -212,6 +236,7 @@ double int8_loop(cpu::Isa isa) {
         return {int8_avxvnni, 32};
       case cpu::Isa::kAvx2:
         return {int8_avx2, 32};
+      case cpu::Isa::kAmx:
       case cpu::Isa::kScalar:
         break;
     }

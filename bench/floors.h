@@ -15,9 +15,10 @@ double read_bytes_per_second(cpu::Isa isa, std::span<const std::byte> bytes);
 /// Float32 operations per second (a multiply-add is two) of one thread that does nothing else, in registers.
 double fma_flops_per_second(cpu::Isa isa);
 
-/// Does int8 dot products in registers for some 100 us, by the instruction that the panel kernels of `isa`
-/// use, or by pairs of products where there is none. Returns the operations done (a multiply-add is two).
-double int8_loop(cpu::Isa isa);
+/// Multiplies in registers for some 100 us, by the instruction that the panel kernels of `isa`
+/// use, by pairs of products where there is none, or bf16 tile products for AMX. Returns the operations done
+/// (a multiply-add is two).
+double product_loop(cpu::Isa isa);
 
 /// Seconds that no code on `isa` can beat: reading `bytes` (per call, `data` being where they lie) or
 /// computing `flops`, whichever takes longer.

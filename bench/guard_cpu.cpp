@@ -3,8 +3,11 @@
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdint>
+#include <filesystem>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,7 +17,9 @@
 #include "bench/attention_speed.h"
 #include "bench/layer_speed.h"
 #include "bench/panel_speed.h"
+#include "bench/rival.h"
 #include "bench/timing.h"
+#include "engine/synth/write_gguf.h"
 #include "offload/barrier.h"
 #include "offload/machine.h"
 #include "offload/thread_places.h"
@@ -30,6 +35,10 @@ struct GuardOptions {
   double gib = 1.25;  // beyond any last-level cache here by a gibibyte and more
   int64_t experts = 64;
   int64_t repeats = 5;
+  std::string llama_bench;         // path; the rival is not measured without
+  std::string directory = "/tmp";  // for its model files
+  int64_t rival_experts = 256;
+  std::vector<std::string> only;  // names of parts; all when empty
 };
 
 enum class Bar { kAtLeast, kAtMost };
@@ -43,10 +52,6 @@ class Report {
     fmt::print("{:<34} {:>16} {:>22} {:>7.2f}  {} {:<5.2f} {}\n", name, measured, floor, ratio,
                kind == Bar::kAtLeast ? ">=" : "<=", bar, ok ? "ok" : "short");
     static_cast<void>(std::fflush(stdout));
-  }
-  void missing(std::string_view name, std::string_view why) {
-    ++short_;
-    fmt::print("{:<34} {} short\n", name, why);
   }
   [[nodiscard]] int64_t bars_short() const { return short_; }
 
@@ -97,26 +102,102 @@ void guard_forks(const GuardOptions& options, offload::Workers& workers, Report&
               "of 15 us a layer", middle / 15.0, Bar::kAtMost, 1.0);
 }
 
+constexpr int64_t kGemmBytes = int64_t{64} << 20;
+
+std::string gops(double operations_per_second) {
+  return fmt::format("{:.0f} Gop/s", operations_per_second * 1e-9);
+}
+
 void guard_gemm(const GuardOptions& options, offload::Workers& workers, Report& report) {
-  constexpr int64_t kBytes = int64_t{64} << 20;
+  const cpu::Isa best = cpu::chosen_isa();
+  const cpu::Isa isa = best == cpu::Isa::kAmx ? cpu::Isa::kAvx512Vnni : best;
   for (const DType dtype : {DType::kQ8_0, DType::kNVFP4, DType::kQ4_K}) {
-    PanelSpeed speed(dtype, 7168, kBytes, workers);
+    PanelSpeed speed(dtype, 7168, kGemmBytes, workers, isa);
     for (const int64_t tokens : {64, 512}) {
       const Share share = speed.gemm(tokens, options.repeats);
       report.line(fmt::format("GEMM {}, {} tokens", quant::dtype_info(dtype).name, tokens),
-                  fmt::format("{:.0f} Gop/s", share.measured * 1e-9),
-                  fmt::format("peak {:.0f} Gop/s", share.floor * 1e-9), share.ratio(), Bar::kAtLeast, 0.50);
+                  gops(share.measured), "peak " + gops(share.floor), share.ratio(), Bar::kAtLeast, 0.50);
     }
   }
 }
 
-void guard_attention(offload::Workers& workers, Report& report) {
+void guard_amx(const GuardOptions& options, offload::Workers& workers, Report& report) {
+  if (cpu::chosen_isa() != cpu::Isa::kAmx) {
+    fmt::print("{:<34} not measured: this CPU has none, or SLUICE_CPU_ISA hides it\n", "GEMM with AMX");
+    return;
+  }
+  for (const DType dtype : {DType::kQ8_0, DType::kNVFP4, DType::kQ4_K}) {
+    PanelSpeed amx(dtype, 7168, kGemmBytes, workers, cpu::Isa::kAmx);
+    PanelSpeed vnni(dtype, 7168, kGemmBytes, workers, cpu::Isa::kAvx512Vnni);
+    for (const int64_t tokens : {16, 64, 512}) {
+      const Share share = amx.gemm(tokens, options.repeats);
+      const Share rival = vnni.gemm(tokens, options.repeats);
+      const std::string name = fmt::format("AMX {}, {} tokens", quant::dtype_info(dtype).name, tokens);
+      report.line(name, gops(share.measured), "peak " + gops(share.floor), share.ratio(), Bar::kAtLeast,
+                  0.35);
+      report.line(name, gops(share.measured), "VNNI " + gops(rival.measured), share.measured / rival.measured,
+                  Bar::kAtLeast, 1.0);
+    }
+  }
+}
+
+void guard_attention(const GuardOptions& /*options*/, offload::Workers& workers, Report& report) {
   AttentionSpeed speed({.threads = workers.threads(), .context = 32768, .batch = 1, .repeats = 10});
   const std::vector<AttentionCase> cases = speed.measure();
   report.line("attention at 32768, 1 token", fmt::format("sparse {:.2f} ms", cases[0].seconds * 1e3),
               fmt::format("dense {:.2f} ms", cases[1].seconds * 1e3), cases[1].seconds / cases[0].seconds,
               Bar::kAtLeast, 4.0);
 }
+
+/// A file that is gone when this is.
+struct TemporaryFile {
+  explicit TemporaryFile(std::filesystem::path file) : path(std::move(file)) {}
+  ~TemporaryFile() {
+    std::error_code ignored;
+    std::filesystem::remove(path, ignored);
+  }
+  TemporaryFile(const TemporaryFile&) = delete;
+  TemporaryFile& operator=(const TemporaryFile&) = delete;
+  std::filesystem::path path;
+};
+
+void guard_rival_type(const GuardOptions& options, const synth::ModelSpec& spec, double decode_bar,
+                      int64_t threads, Report& report) {
+  const TemporaryFile file(std::filesystem::path(options.directory) /
+                           fmt::format("guard-cpu-{}.gguf", getpid()));
+  synth::write_gguf(spec, file.path, {});
+  const std::filesystem::path sluice =
+      std::filesystem::read_symlink("/proc/self/exe").parent_path().parent_path() / "sluice";
+  const ModelSpeed rival = measure_program(options.llama_bench, "", file.path, threads);
+  const ModelSpeed ours = measure_program(sluice, "bench", file.path, threads);
+  const auto line = [&](std::string_view what, double mine, double theirs, double bar) {
+    report.line(fmt::format("{} {}", what, quant::dtype_info(spec.type).name),
+                fmt::format("{:.1f} t/s", mine), fmt::format("llama.cpp {:.1f} t/s", theirs), mine / theirs,
+                Bar::kAtLeast, bar);
+  };
+  line("decode,", ours.generation, rival.generation, decode_bar);
+  line("prefill of 512,", ours.prefill, rival.prefill, 3.0);
+}
+
+void guard_rival(const GuardOptions& options, offload::Workers& workers, Report& report) {
+  if (options.llama_bench.empty()) {
+    fmt::print("{:<34} not measured: needs --llama-bench PATH\n", "against llama.cpp");
+    return;
+  }
+  synth::ModelSpec spec{.moe_layers = 1, .type = DType::kQ8_0, .experts = options.rival_experts};
+  guard_rival_type(options, spec, 1.25, workers.threads(), report);
+  spec.moe_layers = 2;
+  spec.type = DType::kNVFP4;
+  guard_rival_type(options, spec, 1.35, workers.threads(), report);
+}
+
+struct Part {
+  std::string_view name;
+  void (*measure)(const GuardOptions&, offload::Workers&, Report&);
+};
+constexpr Part kParts[] = {{"gemv", guard_gemv},  {"layer", guard_layer}, {"forks", guard_forks},
+                           {"gemm", guard_gemm},  {"amx", guard_amx},     {"attention", guard_attention},
+                           {"rival", guard_rival}};
 
 int64_t guard(const GuardOptions& options) {
   const offload::Machine machine = offload::probe_machine();
@@ -126,13 +207,11 @@ int64_t guard(const GuardOptions& options) {
   fmt::print("{}, {} threads, {}\n", machine.cpu_name, threads, cpu::isa_name(cpu::chosen_isa()));
   fmt::print("{:<34} {:>16} {:>22} {:>7}  {:<8}\n", "bar", "measured", "floor or rival", "ratio", "bar");
   Report report;
-  guard_gemv(options, workers, report);
-  guard_layer(options, workers, report);
-  guard_forks(options, workers, report);
-  guard_gemm(options, workers, report);
-  report.missing("GEMM with AMX", "no AMX kernel is built yet:");
-  guard_attention(workers, report);
-  report.missing("against llama.cpp", "not measured by this program yet:");
+  for (const Part& part : kParts) {
+    if (options.only.empty() || std::ranges::count(options.only, part.name) > 0) {
+      part.measure(options, workers, report);
+    }
+  }
   fmt::print("{} short\n", report.bars_short());
   return report.bars_short();
 }
@@ -151,6 +230,24 @@ int main(int argc, char** argv) {
   app.add_option("--repeats", options.repeats, "Medians are of so many")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  app.add_option("--llama-bench", options.llama_bench, "llama.cpp's llama-bench, to compare with")
+      ->check(CLI::ExistingFile);
+  app.add_option("--directory", options.directory, "For the two model files of that, 15 and 16 GB")
+      ->check(CLI::ExistingDirectory)
+      ->capture_default_str();
+  app.add_option("--rival-experts", options.rival_experts, "Experts of those models")
+      ->check(CLI::Range(8, 256))
+      ->capture_default_str();
+  std::vector<std::string> parts;
+  for (const sluice::bench::Part& part : sluice::bench::kParts) {
+    parts.emplace_back(part.name);
+  }
+  app.add_option("--only", options.only, "Only these parts")->check(CLI::IsMember(parts))->delimiter(',');
   CLI11_PARSE(app, argc, argv);
-  return sluice::bench::guard(options) == 0 ? 0 : 1;
+  try {
+    return sluice::bench::guard(options) == 0 ? 0 : 1;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "guard: {}\n", error.what());
+    return 1;
+  }
 }

@@ -1,12 +1,16 @@
 #include "bench/panel_speed.h"
 
 #include <algorithm>
+#include <array>
+#include <chrono>
+#include <cmath>
 #include <cstring>
 #include <numeric>
 #include <random>
 
 #include "bench/floors.h"
 #include "bench/timing.h"
+#include "kernels_cpu/panel_matmul.h"
 #include "offload/read_loop.h"
 #include "quant/block_codec.h"
 
@@ -14,7 +18,8 @@ namespace sluice::bench {
 namespace {
 
 constexpr int64_t kMostTokens = 512;
-constexpr int64_t kFloorLoops = 800;  // of some 100 us each
+constexpr double kGemmSeconds = 0.1;
+constexpr int64_t kPanelsPerTask = 8;
 
 std::vector<float> normal(int64_t n) {
   std::mt19937_64 engine(7);
@@ -39,14 +44,16 @@ std::vector<std::byte> random_panel(const quant::PanelLayout& layout) {
 
 }  // namespace
 
-PanelSpeed::PanelSpeed(quant::DType dtype, int64_t cols, int64_t bytes, offload::Workers& workers)
+PanelSpeed::PanelSpeed(quant::DType dtype, int64_t cols, int64_t bytes, offload::Workers& workers,
+                       cpu::Isa isa)
     : workers_(workers),
-      kernels_(cpu::panel_kernels_for(cpu::chosen_isa())),
+      kernels_(cpu::panel_kernels_for(isa)),
       layout_(quant::panel_layout(dtype, cols)),
       arena_(bytes / layout_.panel_bytes * layout_.panel_bytes, {.purpose = "benchmark"}),
       panels_(bytes / layout_.panel_bytes),
       x_(normal(kMostTokens * cols)),
-      codes_(kMostTokens * cols) {
+      codes_(kMostTokens * cols),
+      products_(static_cast<size_t>(workers.threads() * kPanelsPerTask * quant::kPanelRows * kMostTokens)) {
   const std::vector<std::byte> panel = random_panel(layout_);
   std::byte* const all = arena_.bytes().data();
   workers_.on_all([&](int64_t worker) {  // each thread touches what it will read
@@ -56,23 +63,25 @@ PanelSpeed::PanelSpeed(quant::DType dtype, int64_t cols, int64_t bytes, offload:
     }
   });
   if (cpu::takes_int8(dtype)) {
-    codes_.set_shape(cols, cpu::panel_numerics(dtype));
+    codes_.set_shape(kMostTokens, cols, cpu::panel_numerics(dtype));
     for (int64_t t = 0; t < kMostTokens; ++t) {
       codes_.quantize(kernels_, t, 0, cols, x_.data() + t * cols);
     }
   }
 }
 
-void PanelSpeed::multiply(int64_t worker, int64_t panels, int64_t tokens) {
+/// One token and the panels of `worker`.
+void PanelSpeed::multiply_one(int64_t worker) {
   const auto type = static_cast<size_t>(layout_.dtype);
-  std::vector<float> out(static_cast<size_t>(tokens * quant::kPanelRows));
-  for (int64_t p = panels * worker / workers_.threads(); p < panels * (worker + 1) / workers_.threads();
+  std::array<float, quant::kPanelRows> out;
+  for (int64_t p = panels_ * worker / workers_.threads(); p < panels_ * (worker + 1) / workers_.threads();
        ++p) {
     const std::byte* panel = arena_.bytes().data() + p * layout_.panel_bytes;
     if (cpu::takes_int8(layout_.dtype)) {
-      kernels_.dot[type](layout_, panel, codes_.rows(0, tokens), out.data());
+      kernels_.dot[type](layout_, panel, {0, layout_.cols / cpu::kActivationBlock}, codes_.rows(0, 1),
+                         out.data());
     } else {
-      kernels_.float_dot[type](layout_, panel, x_.data(), layout_.cols, tokens, out.data());
+      kernels_.float_dot[type](layout_, panel, x_.data(), layout_.cols, 1, out.data());
     }
   }
 }
@@ -90,35 +99,61 @@ Share PanelSpeed::gemv(int64_t repeats) {
                                    static_cast<size_t>((end - begin) * layout_.panel_bytes)));
       });
     }));
-    product.push_back(
-        seconds_of([&] { workers_.on_all([&](int64_t worker) { multiply(worker, panels_, 1); }); }));
+    product.push_back(seconds_of([&] { workers_.on_all([&](int64_t worker) { multiply_one(worker); }); }));
   }
   const auto bytes = static_cast<double>(panels_ * layout_.panel_bytes);
   return {.measured = bytes / median(product), .floor = bytes / median(read)};
 }
 
 Share PanelSpeed::gemm(int64_t tokens, int64_t repeats) {
-  // About 0.1 s at 200 Gop/s a thread.
-  const int64_t ops_per_panel = 2 * quant::kPanelRows * layout_.cols * tokens;
-  const int64_t panels = std::clamp<int64_t>(int64_t{20'000'000'000} * workers_.threads() / ops_per_panel,
-                                             workers_.threads(), panels_);
+  const double ops_per_panel = 2.0 * static_cast<double>(quant::kPanelRows * layout_.cols * tokens);
   std::vector<double> product;
   std::vector<double> peak;
-  for (int64_t i = 0; i < repeats; ++i) {
-    // As long and on as many threads as the product, because clocks and neighbours change with both.
-    std::vector<double> ops(static_cast<size_t>(workers_.threads()));
-    const double seconds = seconds_of([&] {
-      workers_.on_all([&](int64_t worker) {
-        for (int64_t loop = 0; loop < kFloorLoops; ++loop) {
-          ops[static_cast<size_t>(worker)] += int8_loop(kernels_.isa);
-        }
-      });
+  double seconds = 0;
+  int64_t passes = 1;
+  for (int64_t i = -1; i < repeats; ++i) {  // the first is for the number of passes
+    if (i >= 0) {
+      peak.push_back(int8_peak(seconds));
+    }
+    seconds = seconds_of([&] {
+      for (int64_t pass = 0; pass < passes; ++pass) {
+        multiply_all(tokens);
+      }
     });
-    peak.push_back(std::accumulate(ops.begin(), ops.end(), 0.0) / seconds);
-    product.push_back(
-        seconds_of([&] { workers_.on_all([&](int64_t worker) { multiply(worker, panels, tokens); }); }));
+    if (i >= 0) {
+      product.push_back(ops_per_panel * static_cast<double>(panels_ * passes) / seconds);
+    } else {
+      passes = std::max<int64_t>(1, std::llround(kGemmSeconds / seconds));
+    }
   }
-  return {.measured = static_cast<double>(ops_per_panel * panels) / median(product), .floor = median(peak)};
+  return {.measured = median(product), .floor = median(peak)};
+}
+
+/// As long and on as many threads as the product, because clocks and neighbours change with both.
+double PanelSpeed::int8_peak(double seconds) {
+  std::vector<double> ops(static_cast<size_t>(workers_.threads()));
+  const double passed = seconds_of([&] {
+    workers_.on_all([&](int64_t worker) {
+      const auto begin = std::chrono::steady_clock::now();
+      do {
+        ops[static_cast<size_t>(worker)] += product_loop(kernels_.isa);
+      } while (std::chrono::steady_clock::now() - begin < std::chrono::duration<double>(seconds));
+    });
+  });
+  return std::accumulate(ops.begin(), ops.end(), 0.0) / passed;
+}
+
+/// All panels with `tokens` tokens, taken by whoever comes, as the engine does.
+void PanelSpeed::multiply_all(int64_t tokens) {
+  const quant::PanelView all{
+      .layout = layout_, .data = arena_.bytes().data(), .rows = panels_ * quant::kPanelRows};
+  workers_.for_ranges(panels_, kPanelsPerTask, [&](int64_t begin, int64_t end, int64_t worker) {
+    const int64_t rows = (end - begin) * quant::kPanelRows;
+    const MatrixView<float> y(products_.data() + worker * kPanelsPerTask * quant::kPanelRows * kMostTokens,
+                              tokens, rows);
+    cpu::panel_matmul(kernels_, all.panels_from(begin, end - begin), 0, end - begin, codes_.rows(0, tokens),
+                      y);
+  });
 }
 
 }  // namespace sluice::bench

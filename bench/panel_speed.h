@@ -24,17 +24,21 @@ struct Share {
 class PanelSpeed {
  public:
   /// Panels of `cols` columns that fill about `bytes`, the same random one again and again: speed does not
-  /// depend on the values. Keeps a reference to `workers`.
-  PanelSpeed(quant::DType dtype, int64_t cols, int64_t bytes, offload::Workers& workers);
+  /// depend on the values. Keeps a reference to
+  /// `workers`.
+  PanelSpeed(quant::DType dtype, int64_t cols, int64_t bytes, offload::Workers& workers,
+             cpu::Isa isa = cpu::chosen_isa());
 
   /// One token: bytes of weights per second, against a loop that reads them.
   Share gemv(int64_t repeats);
-  /// `tokens` tokens: int8 operations per second, against the dot product loop. int8 types only.
+  /// `tokens` tokens, at most 512, tiled as the engine does: int8 operations per second, against the loop of
+  /// the instruction that they use (product_loop). int8 types only.
   Share gemm(int64_t tokens, int64_t repeats);
 
  private:
-  /// Thread `worker`'s panels of the first `panels`.
-  void multiply(int64_t worker, int64_t panels, int64_t tokens);
+  void multiply_one(int64_t worker);
+  void multiply_all(int64_t tokens);
+  double int8_peak(double seconds);
 
   offload::Workers& workers_;
   const cpu::PanelKernels& kernels_;
@@ -43,6 +47,7 @@ class PanelSpeed {
   int64_t panels_;
   std::vector<float> x_;  // [kMostTokens, cols]
   offload::Int8Rows codes_;
+  std::vector<float> products_;  // [workers][tokens, rows of a task]
 };
 
 }  // namespace sluice::bench

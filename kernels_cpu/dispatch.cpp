@@ -29,6 +29,10 @@ const Kernels& kernels_for(Isa isa) {
 const PanelKernels& panel_kernels_for(Isa isa) {
   assert(is_supported(isa));
   switch (isa) {
+    case Isa::kAmx: {
+      static const PanelKernels amx = with_amx(kAvx512VnniPanelKernels);
+      return amx;
+    }
     case Isa::kAvx512Vnni:
       return kAvx512VnniPanelKernels;
     case Isa::kAvx512:

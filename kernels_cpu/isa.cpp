@@ -3,6 +3,8 @@
 
 #include <cpuid.h>
 #include <fmt/format.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -54,8 +56,18 @@ constexpr uint32_t kAvx2Leaf7Ebx = bit(5);                                   // 
 constexpr uint32_t kAvx512Leaf7Ebx = bit(16) | bit(17) | bit(30) | bit(31);  // F, DQ, BW, VL
 constexpr uint32_t kAvx512VnniLeaf7Ecx = bit(11);                            // AVX512_VNNI
 constexpr uint32_t kAvxVnniLeaf7Sub1Eax = bit(4);                            // AVX-VNNI
+constexpr uint32_t kAmxLeaf7Edx = bit(22) | bit(24);                         // AMX-BF16, AMX-TILE
 constexpr uint32_t kYmmState = bit(1) | bit(2);
 constexpr uint32_t kZmmState = kYmmState | bit(5) | bit(6) | bit(7);
+constexpr uint32_t kTileState = bit(17) | bit(18);
+
+/// Linux saves tiles for processes that asked: a thread's state grows by 8 KiB (arch_prctl(2)). Asking again
+/// changes nothing.
+bool may_use_tiles() {
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM, which Debian 12's headers lack
+  constexpr long kTileData = 18;               // the state's number in XCR0
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
 
 std::string names_of(const std::vector<Isa>& isas) {
   std::string names;
@@ -69,7 +81,8 @@ std::string names_of(const std::vector<Isa>& isas) {
 }  // namespace
 
 std::string_view isa_name(Isa isa) {
-  constexpr std::array<std::string_view, 5> kNames = {"scalar", "avx2", "avxvnni", "avx512", "avx512vnni"};
+  constexpr std::array<std::string_view, 6> kNames = {"scalar", "avx2",       "avxvnni",
+                                                      "avx512", "avx512vnni", "amx"};
   return kNames[static_cast<size_t>(isa)];
 }
 
@@ -84,7 +97,9 @@ std::vector<Isa> supported_isas() {
   };
   const bool avx2 = has(features.ebx, kAvx2Leaf7Ebx) && has(state, kYmmState);
   const bool avx512 = avx2 && has(features.ebx, kAvx512Leaf7Ebx) && has(state, kZmmState);
-  add_if(avx512 && has(features.ecx, kAvx512VnniLeaf7Ecx), Isa::kAvx512Vnni);
+  const bool vnni = avx512 && has(features.ecx, kAvx512VnniLeaf7Ecx);
+  add_if(vnni && has(features.edx, kAmxLeaf7Edx) && has(state, kTileState) && may_use_tiles(), Isa::kAmx);
+  add_if(vnni, Isa::kAvx512Vnni);
   add_if(avx512, Isa::kAvx512);
   add_if(avx2 && has(cpuid(7, 1).eax, kAvxVnniLeaf7Sub1Eax), Isa::kAvxVnni);
   add_if(avx2, Isa::kAvx2);

@@ -7,15 +7,16 @@
 namespace sluice::cpu {
 
 /// Worst to best. kAvx2 needs AVX2, FMA and F16C; kAvxVnni AVX-VNNI besides; kAvx512 needs kAvx2's and F, BW,
-/// VL and DQ; kAvx512Vnni AVX-512 VNNI besides.
-enum class Isa { kScalar, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni };
+/// VL and DQ; kAvx512Vnni AVX-512 VNNI besides; kAmx AMX-TILE and AMX-BF16 besides, and the operating
+/// system's leave to use them.
+enum class Isa { kScalar, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kAmx };
 
-/// "scalar", "avx2", "avxvnni", "avx512", "avx512vnni".
+/// "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "amx".
 std::string_view isa_name(Isa isa);
 
 /// The one whose float kernels `isa` uses: integer dot products change nothing for them.
 constexpr Isa float_isa(Isa isa) {
-  return isa == Isa::kAvxVnni ? Isa::kAvx2 : isa == Isa::kAvx512Vnni ? Isa::kAvx512 : isa;
+  return isa == Isa::kAvxVnni ? Isa::kAvx2 : isa >= Isa::kAvx512 ? Isa::kAvx512 : isa;
 }
 
 /// Best first; scalar is always last. Asks the CPU and the operating system (XSAVE state), not the compiler.

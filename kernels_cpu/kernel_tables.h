@@ -1,4 +1,4 @@
-// The tables that the ISA files export; dispatch.cpp alone reads them.
+// What the ISA files export; dispatch.cpp alone reads it, and AMX the table that it rests on.
 #pragma once
 
 #include "kernels_cpu/kernels.h"
@@ -15,5 +15,7 @@ extern const PanelKernels kAvx2PanelKernels;
 extern const PanelKernels kAvxVnniPanelKernels;
 extern const PanelKernels kAvx512PanelKernels;
 extern const PanelKernels kAvx512VnniPanelKernels;
+/// `vnni` with AMX tiles for batches.
+PanelKernels with_amx(const PanelKernels& vnni);
 
 }  // namespace sluice::cpu

@@ -22,7 +22,6 @@ struct PanelScalar {
 
   static I words(const std::byte* p) { return read<uint32_t>(p); }
   static I splat(int32_t x) { return static_cast<uint32_t>(x); }
-  static I splat4(const int8_t* p) { return read<uint32_t>(p); }
   static I bits(I a, uint32_t mask) { return a & mask; }
   static I either(I a, I b) { return a | b; }
   static I shift_left(I a, int n) { return a << n; }
@@ -52,20 +51,20 @@ struct PanelScalar {
     return out;
   }
 
-  static I dot(I sum, I codes, I x) {
+  static I dot(I sum, I codes, const int8_t* x) {
     for (int byte = 0; byte < 4; ++byte) {
       const auto code = static_cast<int32_t>(codes >> (8 * byte) & 0xFFU);
-      sum += static_cast<uint32_t>(code * static_cast<int8_t>(x >> (8 * byte) & 0xFFU));
+      sum += static_cast<uint32_t>(code * x[byte]);
     }
     return sum;
   }
 
   static I signed_codes(I words) { return words; }
   static I signed_start(int32_t /*term*/) { return 0; }
-  static I dot_signed(I sum, I codes, I x) {
+  static I dot_signed(I sum, I codes, const int8_t* x) {
     for (int byte = 0; byte < 4; ++byte) {
       const auto code = static_cast<int8_t>(codes >> (8 * byte) & 0xFFU);
-      sum += static_cast<uint32_t>(code * static_cast<int8_t>(x >> (8 * byte) & 0xFFU));
+      sum += static_cast<uint32_t>(code * x[byte]);
     }
     return sum;
   }

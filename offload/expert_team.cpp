@@ -1,6 +1,7 @@
 #include "offload/expert_team.h"
 
 #include <algorithm>
+#include <array>
 #include <cassert>
 
 #include "kernels_cpu/matmul.h"
@@ -13,9 +14,9 @@ constexpr int64_t kTokenGrain = 8;  // tokens quantized per task; so many or few
 constexpr int64_t kUnitRows = cpu::kActivationBlock;  // rows of gate and up per task
 constexpr int64_t kUnitPanels = kUnitRows / quant::kPanelRows;
 
-bool same(cpu::PanelNumerics a, cpu::PanelNumerics b) {
-  return a.group == b.group && a.term_factor == b.term_factor;
-}
+// Panels of down per task: as many as leave every worker enough tasks to even out who is slower.
+constexpr int64_t kDownTasksPerWorker = 8;
+constexpr int64_t kMostDownPanels = 8;
 
 int64_t most_experts(const ExpertWeights& weights) {
   int64_t most = 0;
@@ -47,7 +48,7 @@ struct Needs {
       float_input = float_input || !gate || !up;
       int8_up_of_its_own =
           int8_up_of_its_own ||
-          (up && !(gate && same(cpu::panel_numerics(share.gate.dtype), cpu::panel_numerics(share.up.dtype))));
+          (up && !(gate && cpu::panel_numerics(share.gate.dtype) == cpu::panel_numerics(share.up.dtype)));
       int64_t& columns = product.wants_int8(share.down.dtype) ? int8_hidden : float_hidden;
       columns = std::max(columns, share.rows.size());
       panel_bytes = std::max(panel_bytes, share.largest_panel());
@@ -89,8 +90,7 @@ void ExpertTeam::allocate(const ExpertTeamOptions& options) {
     scratch.gate_codes = Int8Rows(needs.int8_gate ? tile_ * d_model_ : 0);
     scratch.up_codes = Int8Rows(needs.int8_up_of_its_own ? tile_ * d_model_ : 0);
     scratch.values.resize(static_cast<size_t>(needs.float_input ? tile_ * d_model_ : 0));
-    scratch.gate.resize(static_cast<size_t>(tile_ * quant::kPanelRows));
-    scratch.up.resize(static_cast<size_t>(tile_ * quant::kPanelRows));
+    scratch.products.resize(static_cast<size_t>(2 * tile_ * kUnitRows));
     scratch.hidden.resize(static_cast<size_t>(tile_ * kUnitRows));
     scratch.matmul.resize(
         static_cast<size_t>(cpu::matmul_scratch_floats(std::max(d_model_, options.d_expert))));
@@ -103,17 +103,15 @@ void ExpertTeam::quantize_input(Batch& batch) {
   const bool up = product_.wants_int8(share.up.dtype);
   const cpu::PanelNumerics gate_form = cpu::panel_numerics(share.gate.dtype);
   const cpu::PanelNumerics up_form = cpu::panel_numerics(share.up.dtype);
-  batch.up_reads_gates_input = gate && up && same(gate_form, up_form);
+  batch.up_reads_gates_input = gate && up && gate_form == up_form;
+  batch.one_input = batch.up_reads_gates_input || (!gate && !up);
   const auto quantize = [&](Int8Rows& rows, cpu::PanelNumerics form) {
-    rows.set_shape(d_model_, form);
+    rows.set_shape(batch.f.rows, d_model_, form);
     workers_.for_ranges(batch.f.rows, kTokenGrain, [&](int64_t begin, int64_t end, int64_t) {
       for (int64_t t = begin; t < end; ++t) {
         rows.quantize(product_.panel_kernels(), t, 0, d_model_, batch.f.row(t).data());
       }
     });
-    for (Scratch& scratch : scratch_) {
-      (&rows == &gate_input_ ? scratch.gate_codes : scratch.up_codes).set_shape(d_model_, form);
-    }
   };
   if (gate) {
     quantize(gate_input_, gate_form);
@@ -134,6 +132,8 @@ void ExpertTeam::gather(const Batch& batch, int64_t first_slot, int64_t n, Scrat
   const ExpertShare& share = weights_.share(batch.layer, 0);
   const bool gate = product_.wants_int8(share.gate.dtype);
   const bool up = product_.wants_int8(share.up.dtype);
+  scratch.gate_codes.set_shape(gate ? n : 0, d_model_, gate_input_.numerics());
+  scratch.up_codes.set_shape(up && !batch.up_reads_gates_input ? n : 0, d_model_, up_input_.numerics());
   for (int64_t i = 0; i < n; ++i) {
     const int64_t token = groups_.slot(first_slot + i).token;
     if (gate) {
@@ -178,32 +178,45 @@ ExpertTeam::Inputs ExpertTeam::inputs(const Batch& batch, int64_t first_slot, in
 void ExpertTeam::gate_up(const Batch& batch, int64_t node, int64_t expert, int64_t unit, Scratch& scratch) {
   const ExpertShare& share = weights_.share(batch.layer, node);
   const int64_t first_panel = unit * kUnitPanels;
-  const int64_t panels = std::min(kUnitPanels, share.gate_panels - first_panel);
-  PanelProduct::Operand gate[kUnitPanels];
-  PanelProduct::Operand up[kUnitPanels];
+  const auto panels = static_cast<size_t>(std::min(kUnitPanels, share.gate_panels - first_panel));
+  std::array<PanelProduct::Operand, 2 * kUnitPanels>
+      weights;  // gate's, then up's: each follow each other in RAM
   const std::span<std::byte> memory(scratch.panels);
-  const size_t step = memory.size() / (2 * kUnitPanels);
-  for (int64_t i = 0; i < panels; ++i) {
-    ExpertPanel which{batch.layer, ExpertPart::kGate, expert, node, first_panel + i};
-    gate[i] = product_.fetch(which, memory.subspan(static_cast<size_t>(2 * i) * step, step));
-    which.part = ExpertPart::kUp;
-    up[i] = product_.fetch(which, memory.subspan(static_cast<size_t>(2 * i + 1) * step, step));
+  const size_t step = memory.size() / weights.size();
+  for (size_t i = 0; i < 2 * panels; ++i) {
+    const ExpertPart part = i < panels ? ExpertPart::kGate : ExpertPart::kUp;
+    weights[i] =
+        product_.fetch({batch.layer, part, expert, node, first_panel + static_cast<int64_t>(i % panels)},
+                       memory.subspan(i * step, step));
   }
   const int64_t end = groups_.first_slot(expert + 1);
   for (int64_t first = groups_.first_slot(expert); first < end; first += tile_) {
     const int64_t n = std::min(tile_, end - first);
-    const Inputs in = inputs(batch, first, n, scratch);
-    for (int64_t i = 0; i < panels; ++i) {
-      product_.multiply(gate[i], in.gate, n, scratch.gate.data(), scratch.matmul);
-      product_.multiply(up[i], in.up, n, scratch.up.data(), scratch.matmul);
-      product_.kernels().swiglu(scratch.gate.data(), scratch.up.data(), n * quant::kPanelRows,
-                                scratch.gate.data());
-      for (int64_t t = 0; t < n; ++t) {
-        std::copy_n(scratch.gate.data() + t * quant::kPanelRows, quant::kPanelRows,
-                    scratch.hidden.data() + t * kUnitRows + i * quant::kPanelRows);
-      }
-    }
+    multiply_gate_up(batch, std::span(weights).first(2 * panels), first, n, scratch);
     keep_hidden(batch, node, first, n, unit, scratch);
+  }
+}
+
+// Hidden values of 32 rows for n tokens of an expert.
+void ExpertTeam::multiply_gate_up(const Batch& batch, std::span<const PanelProduct::Operand> weights,
+                                  int64_t first_slot, int64_t n, Scratch& scratch) const {
+  const Inputs in = inputs(batch, first_slot, n, scratch);
+  const size_t panels = weights.size() / 2;
+  const int64_t floats = n * quant::kPanelRows;
+  float* const gate = scratch.products.data();
+  float* const up = gate + static_cast<int64_t>(panels) * floats;
+  if (batch.one_input) {
+    product_.multiply(weights, in.gate, n, gate, scratch.matmul);
+  } else {
+    product_.multiply(weights.first(panels), in.gate, n, gate, scratch.matmul);
+    product_.multiply(weights.last(panels), in.up, n, up, scratch.matmul);
+  }
+  product_.kernels().swiglu(gate, up, static_cast<int64_t>(panels) * floats, gate);
+  for (int64_t i = 0; i < static_cast<int64_t>(panels); ++i) {
+    for (int64_t t = 0; t < n; ++t) {
+      std::copy_n(gate + i * floats + t * quant::kPanelRows, quant::kPanelRows,
+                  scratch.hidden.data() + t * kUnitRows + i * quant::kPanelRows);
+    }
   }
 }
 
@@ -240,26 +253,37 @@ MatrixView<float> ExpertTeam::sums(const Batch& batch, int64_t node) {
                                        d_model_);
 }
 
-// One task: sixteen rows of down for all tokens and experts.
-void ExpertTeam::down(const Batch& batch, int64_t node, int64_t panel, Scratch& scratch) {
-  const int64_t row = panel * quant::kPanelRows;
-  const int64_t rows = std::min(quant::kPanelRows, d_model_ - row);
+// One task: some panels of down for all tokens and experts. An expert's panels follow each other in memory,
+// and short pieces of it are read more slowly, so experts come outermost.
+void ExpertTeam::down(const Batch& batch, int64_t node, int64_t first_panel, int64_t panels,
+                      Scratch& scratch) {
   const MatrixView<float> sum = sums(batch, node);
+  const int64_t first_row = first_panel * quant::kPanelRows;
+  const int64_t rows = std::min(panels * quant::kPanelRows, d_model_ - first_row);
   for (int64_t t = 0; node > 0 && t < sum.rows; ++t) {
-    std::fill_n(sum.row(t).data() + row, rows, 0.0F);
+    std::fill_n(sum.row(t).data() + first_row, rows, 0.0F);
   }
   for (const int32_t expert : groups_.active()) {
-    const PanelProduct::Operand weight =
-        product_.fetch({batch.layer, ExpertPart::kDown, expert, node, panel}, scratch.panels);
-    const int64_t end = groups_.first_slot(expert + 1);
-    for (int64_t first = groups_.first_slot(expert); first < end; first += tile_) {
-      const int64_t n = std::min(tile_, end - first);
-      product_.multiply(weight, hidden(batch, node, first, n), n, scratch.gate.data(), scratch.matmul);
-      for (int64_t i = 0; i < n; ++i) {
-        const RouteGroups::Slot& slot = groups_.slot(first + i);
-        product_.kernels().add_scaled(scratch.gate.data() + i * quant::kPanelRows, slot.weight, rows,
-                                      sum.row(slot.token).data() + row);
-      }
+    for (int64_t panel = first_panel; panel < first_panel + panels; ++panel) {
+      add_down_panel(batch, {batch.layer, ExpertPart::kDown, expert, node, panel}, sum, scratch);
+    }
+  }
+}
+
+void ExpertTeam::add_down_panel(const Batch& batch, const ExpertPanel& which, MatrixView<float> sum,
+                                Scratch& scratch) {
+  const int64_t row = which.panel * quant::kPanelRows;
+  const int64_t rows = std::min(quant::kPanelRows, d_model_ - row);
+  const PanelProduct::Operand weight = product_.fetch(which, scratch.panels);
+  const int64_t end = groups_.first_slot(which.expert + 1);
+  for (int64_t first = groups_.first_slot(which.expert); first < end; first += tile_) {
+    const int64_t n = std::min(tile_, end - first);
+    product_.multiply({&weight, 1}, hidden(batch, which.node, first, n), n, scratch.products.data(),
+                      scratch.matmul);
+    for (int64_t i = 0; i < n; ++i) {
+      const RouteGroups::Slot& slot = groups_.slot(first + i);
+      product_.kernels().add_scaled(scratch.products.data() + i * quant::kPanelRows, slot.weight, rows,
+                                    sum.row(slot.token).data() + row);
     }
   }
 }
@@ -287,7 +311,8 @@ void ExpertTeam::add(int64_t layer, MatrixView<const float> f, const Routes& rou
   for (int64_t node = 0; node < weights_.nodes(); ++node) {
     const ExpertShare& share = weights_.share(layer, node);
     if (product_.wants_int8(share.down.dtype)) {
-      hidden_[static_cast<size_t>(node)].codes.set_shape(share.rows.size(),
+      hidden_[static_cast<size_t>(node)].codes.set_shape(groups_.first_slot(weights_.experts(layer)),
+                                                         share.rows.size(),
                                                          cpu::panel_numerics(share.down.dtype));
     }
     counts_[static_cast<size_t>(node)] =
@@ -298,11 +323,16 @@ void ExpertTeam::add(int64_t layer, MatrixView<const float> f, const Routes& rou
     gate_up(batch, node, active[static_cast<size_t>(task / units)], task % units,
             scratch_[static_cast<size_t>(worker)]);
   });
+  const int64_t most = (d_model_ + quant::kPanelRows - 1) / quant::kPanelRows;
+  const int64_t step =
+      std::clamp<int64_t>(most / (kDownTasksPerWorker * workers_.threads()), 1, kMostDownPanels);
   for (int64_t node = 0; node < weights_.nodes(); ++node) {
-    counts_[static_cast<size_t>(node)] = weights_.share(layer, node).down_panels;
+    counts_[static_cast<size_t>(node)] = (weights_.share(layer, node).down_panels + step - 1) / step;
   }
-  loop_.run(counts_, [&](int64_t node, int64_t panel, int64_t worker) {
-    down(batch, node, panel, scratch_[static_cast<size_t>(worker)]);
+  loop_.run(counts_, [&](int64_t node, int64_t task, int64_t worker) {
+    const int64_t first = task * step;
+    down(batch, node, first, std::min(step, weights_.share(layer, node).down_panels - first),
+         scratch_[static_cast<size_t>(worker)]);
   });
   if (weights_.nodes() > 1) {
     add_partial_sums(batch);

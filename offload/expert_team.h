@@ -2,7 +2,7 @@
 //
 //   quantize f                                     by the caller for few tokens
 //   loop over (expert, 32 rows of gate and up)     two panels each; SwiGLU; those 32 hidden values quantized
-//   loop over 16 rows of down                      experts added in ascending id
+//   loop over some panels of down                  experts added in ascending id
 //
 // Every loop is a fork and a join, so a decoded token waits twice per layer. On several NUMA nodes each
 // node's workers compute the rows that are its share and a partial sum of down; the sums are added at the
@@ -47,16 +47,16 @@ class ExpertTeam {
     MatrixView<const float> f;
     MatrixView<float> y;
     bool up_reads_gates_input = false;  // both are int8 in the same form
+    bool one_input = false;             // that, or both float32
   };
   /// Working memory of one worker.
   struct Scratch {
     AlignedVector<std::byte> panels;  // 4 panels: of gate and up, two each
     Int8Rows gate_codes{0};           // tokens of one expert, gathered: [tile, d_model]
     Int8Rows up_codes{0};
-    AlignedVector<float> values;  // the same, float32
-    AlignedVector<float> gate;    // [tile, 16]
-    AlignedVector<float> up;      // [tile, 16]
-    AlignedVector<float> hidden;  // [tile, 32]
+    AlignedVector<float> values;    // the same, float32
+    AlignedVector<float> products;  // of two panels of gate and two of up: [4][tile, 16]
+    AlignedVector<float> hidden;    // [tile, 32]
     std::vector<float> matmul;
     int64_t gathered_batch = -1;  // what is gathered: tokens of slots from here on
     int64_t gathered_slot = -1;
@@ -76,10 +76,13 @@ class ExpertTeam {
   Inputs inputs(const Batch& batch, int64_t first_slot, int64_t n, Scratch& scratch) const;
   void gather(const Batch& batch, int64_t first_slot, int64_t n, Scratch& scratch) const;
   void gate_up(const Batch& batch, int64_t node, int64_t expert, int64_t unit, Scratch& scratch);
+  void multiply_gate_up(const Batch& batch, std::span<const PanelProduct::Operand> weights,
+                        int64_t first_slot, int64_t n, Scratch& scratch) const;
   void keep_hidden(const Batch& batch, int64_t node, int64_t first_slot, int64_t n, int64_t unit,
                    const Scratch& scratch);
   [[nodiscard]] Activations hidden(const Batch& batch, int64_t node, int64_t first_slot, int64_t n) const;
-  void down(const Batch& batch, int64_t node, int64_t panel, Scratch& scratch);
+  void down(const Batch& batch, int64_t node, int64_t first_panel, int64_t panels, Scratch& scratch);
+  void add_down_panel(const Batch& batch, const ExpertPanel& which, MatrixView<float> sum, Scratch& scratch);
   [[nodiscard]] MatrixView<float> sums(const Batch& batch, int64_t node);
   void add_partial_sums(const Batch& batch);
 

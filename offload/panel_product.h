@@ -40,10 +40,12 @@ class PanelProduct {
   /// `scratch` holds what the operand points to: ExpertShare::largest_panel() bytes, 64-byte aligned.
   [[nodiscard]] Operand fetch(const ExpertPanel& which, std::span<std::byte> scratch) const;
 
-  /// out[t][0..16) = the operand's rows times token t, second-level scale included; lanes beyond the matrix's
-  /// last row hold anything. `out` [n_tokens, 16], `scratch` cpu::matmul_scratch_floats(cols).
-  void multiply(const Operand& operand, const Activations& x, int64_t n_tokens, float* out,
+  /// out[i][t][0..16) = operand i's rows times token t, second-level scale included; lanes beyond the
+  /// matrix's last row hold anything. At most kMostOperands of equal width, for all of which x is the input.
+  /// `out` [operands][n_tokens, 16], `scratch` cpu::matmul_scratch_floats(cols).
+  void multiply(std::span<const Operand> operands, const Activations& x, int64_t n_tokens, float* out,
                 std::span<float> scratch) const;
+  static constexpr size_t kMostOperands = 8;
 
   [[nodiscard]] const cpu::Kernels& kernels() const { return kernels_; }
   [[nodiscard]] const cpu::PanelKernels& panel_kernels() const { return panel_kernels_; }

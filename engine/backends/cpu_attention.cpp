@@ -19,15 +19,12 @@ void CpuBackend::attention(int64_t layer_index, const Batch& batch, MatrixView<f
 
   prepare_rope(batch);
   rms_norm(x, layer.attention_norm, normed);
-  project_query(layer, n);
-  matmul(layer.kv_a, normed, buffers_.kv.rows(n));
+  const bool selects = config_.has_indexer && attention_.selects(batch, batch.first_position + n - 1);
+  project_input(layer, n, selects);
+  project_query(layer, n, selects);
   store_latents(layer_index, batch);
   if (config_.has_indexer) {
-    matmul(layer.indexer.key, normed, buffers_.index_key.rows(n));
     store_index_keys(layer_index, batch);
-    if (attention_.selects(batch, batch.first_position + n - 1)) {
-      project_index_query(layer.indexer, n);
-    }
   }
   absorb_query(layer, n);
   attention_.attend(
@@ -35,10 +32,9 @@ void CpuBackend::attention(int64_t layer_index, const Batch& batch, MatrixView<f
       {buffers_.absorbed_query.rows(n), buffers_.index_query.rows(n), buffers_.index_weights.rows(n)},
       buffers_.attended.rows(n));
   workers_.for_ranges(config_.heads, 1, [&](int64_t h, int64_t, int64_t worker) {
-    cpu::matmul_rows(kernels_, layer.value_b[static_cast<size_t>(h)], 0, config_.d_value,
-                     buffers_.attended.rows(n).cols_from(h * config_.d_latent, config_.d_latent),
-                     buffers_.value.rows(n).cols_from(h * config_.d_value, config_.d_value),
-                     scratch_[static_cast<size_t>(worker)].floats);
+    matmul_head(layer.value_b[static_cast<size_t>(h)],
+                buffers_.attended.rows(n).cols_from(h * config_.d_latent, config_.d_latent),
+                buffers_.value.rows(n).cols_from(h * config_.d_value, config_.d_value), worker);
   });
   const MatrixView<float> output = buffers_.block_output.rows(n);
   matmul(layer.output, buffers_.value.rows(n), output);
@@ -67,13 +63,27 @@ void CpuBackend::prepare_rope(const Batch& batch) {
   rope_tokens_ = n;
 }
 
-// 2.2, steps 1 and 2.
-void CpuBackend::project_query(const LayerWeights& layer, int64_t n) {
+// What the block's input meets: 2.2, steps 1 and 3, and 2.6, steps 2 and 6.
+void CpuBackend::project_input(const LayerWeights& layer, int64_t n, bool selects) {
+  const IndexerWeights& indexer = layer.indexer;
+  const Product products[] = {{&layer.query_a, buffers_.query_latent.rows(n)},
+                              {&layer.kv_a, buffers_.kv.rows(n)},
+                              {&indexer.key, buffers_.index_key.rows(n)},
+                              {&indexer.head_weights, buffers_.index_weights.rows(n)}};
+  const size_t count = selects ? 4 : config_.has_indexer ? 3 : 2;
+  matmul(std::span(products).first(count), buffers_.normed.rows(n));
+}
+
+// 2.2, step 2, and 2.6, steps 1, 3 and 6.
+void CpuBackend::project_query(const LayerWeights& layer, int64_t n, bool selects) {
   const MatrixView<float> latent = buffers_.query_latent.rows(n);
   const MatrixView<float> query = buffers_.query.rows(n);
-  matmul(layer.query_a, buffers_.normed.rows(n), latent);
   rms_norm(latent, layer.query_a_norm, latent);
-  matmul(layer.query_b, latent, query);
+  const Product products[] = {{&layer.query_b, query}, {&layer.indexer.query, buffers_.index_query.rows(n)}};
+  matmul(std::span(products).first(selects ? 2 : 1), latent);
+  if (selects) {
+    rotate_index_query(n);
+  }
   workers_.for_ranges(n, kTokenGrain, [&](int64_t begin, int64_t end, int64_t) {
     for (int64_t t = begin; t < end; ++t) {
       const float* angles = buffers_.cos_sin.rows(n).row(t).data();
@@ -115,12 +125,10 @@ void CpuBackend::store_index_keys(int64_t layer_index, const Batch& batch) {
   });
 }
 
-// 2.6, steps 1, 3 and 6.
-void CpuBackend::project_index_query(const IndexerWeights& weights, int64_t n) {
+// 2.6, steps 3 and 6.
+void CpuBackend::rotate_index_query(int64_t n) {
   const MatrixView<float> query = buffers_.index_query.rows(n);
   const MatrixView<float> head_weights = buffers_.index_weights.rows(n);
-  matmul(weights.query, buffers_.query_latent.rows(n), query);
-  matmul(weights.head_weights, buffers_.normed.rows(n), head_weights);
   const float scale = 1.0F / std::sqrt(static_cast<float>(config_.index_heads * config_.d_index));
   workers_.for_ranges(n, kTokenGrain, [&](int64_t begin, int64_t end, int64_t) {
     for (int64_t t = begin; t < end; ++t) {
@@ -138,10 +146,8 @@ void CpuBackend::absorb_query(const LayerWeights& layer, int64_t n) {
   const MatrixView<float> query = buffers_.query.rows(n);
   const MatrixView<float> absorbed = buffers_.absorbed_query.rows(n);
   workers_.for_ranges(config_.heads, 1, [&](int64_t h, int64_t, int64_t worker) {
-    cpu::matmul_rows(kernels_, layer.key_b[static_cast<size_t>(h)], 0, config_.d_latent,
-                     query.cols_from(h * config_.d_head(), config_.d_nope),
-                     absorbed.cols_from(h * config_.d_cache(), config_.d_latent),
-                     scratch_[static_cast<size_t>(worker)].floats);
+    matmul_head(layer.key_b[static_cast<size_t>(h)], query.cols_from(h * config_.d_head(), config_.d_nope),
+                absorbed.cols_from(h * config_.d_cache(), config_.d_latent), worker);
     for (int64_t t = 0; t < n; ++t) {
       const float* rope = query.row(t).data() + h * config_.d_head() + config_.d_nope;
       std::copy_n(rope, config_.d_rope, absorbed.row(t).data() + h * config_.d_cache() + config_.d_latent);

@@ -1,6 +1,8 @@
 #include "engine/backends/cpu_backend.h"
 
 #include <algorithm>
+#include <array>
+#include <cassert>
 
 namespace sluice {
 namespace {
@@ -12,6 +14,7 @@ constexpr int64_t kMinTaskRows = quant::kPanelRows;
 // Tasks per worker, so that a slow one does not keep the others waiting for half of the work.
 constexpr int64_t kTasksPerWorker = 4;
 constexpr int64_t kNormGrain = 8;
+constexpr size_t kMostProducts = 4;  // that share an input
 
 int64_t largest_matmul_cols(const ModelConfig& c) {
   return std::max(
@@ -44,40 +47,103 @@ CpuBackend::CpuBackend(const Model& model, const RuntimeOptions& options, const 
   scratch_.resize(static_cast<size_t>(workers.threads()));
   for (WorkerScratch& scratch : scratch_) {
     scratch.floats.resize(static_cast<size_t>(floats));
+    if (options.activations == Activations::kInt8) {
+      scratch.quantized = offload::Int8Rows(options.max_batch * std::max(config_.d_nope, config_.d_latent));
+    }
   }
 }
+
+struct CpuBackend::Share {
+  const quant::WeightView* w = nullptr;
+  const quant::PanelView* panels = nullptr;  // null: rows, decoded or in F32
+  MatrixView<float> y;
+  int64_t grain = 1;  // units per task
+  int64_t tasks = 0;
+
+  [[nodiscard]] int64_t units() const { return (w->rows + quant::kPanelRows - 1) / quant::kPanelRows; }
+  /// What its activations must be quantized for; none when they stay float32.
+  [[nodiscard]] std::optional<cpu::PanelNumerics> form() const {
+    return panels != nullptr && cpu::takes_int8(panels->layout.dtype)
+               ? std::optional(cpu::panel_numerics(panels->layout.dtype))
+               : std::nullopt;
+  }
+};
 
 void CpuBackend::matmul(const quant::WeightView& w, MatrixView<const float> x, MatrixView<float> y) {
-  const quant::PanelView* const panels = panels_ != nullptr ? panels_->find(w) : nullptr;
-  if (panels != nullptr) {
-    matmul_panels(*panels, x, y);
-    return;
+  const Product product{&w, y};
+  matmul({&product, 1}, x);
+}
+
+void CpuBackend::matmul(std::span<const Product> products, MatrixView<const float> x) {
+  assert(products.size() <= kMostProducts);
+  std::array<Share, kMostProducts> shares;
+  size_t count = 0;
+  int64_t tasks = 0;
+  std::optional<cpu::PanelNumerics> form;
+  for (const Product& product : products) {
+    Share share{
+        .w = product.w, .panels = panels_ != nullptr ? panels_->find(*product.w) : nullptr, .y = product.y};
+    if (form && share.form() && *form != *share.form()) {  // another form of x: a loop of its own
+      matmul(*product.w, x, product.y);
+      continue;
+    }
+    form = share.form() ? share.form() : form;
+    share.grain =
+        task_rows(product.w->rows, product.w->cols * x.rows, workers_.threads()) / quant::kPanelRows;
+    share.tasks = (share.units() + share.grain - 1) / share.grain;
+    tasks += share.tasks;
+    shares[count++] = share;
   }
-  const int64_t grain = task_rows(w.rows, w.cols * x.rows, workers_.threads());
-  workers_.for_ranges(w.rows, grain, [&](int64_t begin, int64_t end, int64_t worker) {
-    cpu::matmul_rows(kernels_, w, begin, end, x, y, scratch_[static_cast<size_t>(worker)].floats);
+  if (form) {
+    quantize(x, *form);
+  }
+  workers_.for_ranges(tasks, 1, [&](int64_t task, int64_t, int64_t worker) {
+    const Share* share = shares.data();
+    for (; task >= share->tasks; ++share) {
+      task -= share->tasks;
+    }
+    multiply(*share, task * share->grain, std::min(share->units(), (task + 1) * share->grain), x,
+             scratch_[static_cast<size_t>(worker)].floats);
   });
 }
 
-void CpuBackend::matmul_panels(const quant::PanelView& w, MatrixView<const float> x, MatrixView<float> y) {
-  const quant::DType dtype = w.layout.dtype;
-  const bool int8 = cpu::takes_int8(dtype);
-  if (int8) {
-    quantized_.set_shape(x.cols, cpu::panel_numerics(dtype));
-    workers_.for_ranges(x.rows, kNormGrain, [&](int64_t begin, int64_t end, int64_t) {
-      for (int64_t t = begin; t < end; ++t) {
-        quantized_.quantize(panel_kernels_, t, 0, x.cols, x.row(t).data());
-      }
-    });
-  }
-  const int64_t rows = task_rows(w.rows, w.layout.cols * x.rows, workers_.threads());
-  workers_.for_ranges(w.panels(), rows / quant::kPanelRows, [&](int64_t begin, int64_t end, int64_t) {
-    if (int8) {
-      cpu::panel_matmul(panel_kernels_, w, begin, end, quantized_.rows(0, x.rows), y);
-    } else {
-      cpu::panel_matmul(panel_kernels_, w, begin, end, x, y);
+void CpuBackend::quantize(MatrixView<const float> x, cpu::PanelNumerics numerics) {
+  quantized_.set_shape(x.rows, x.cols, numerics);
+  workers_.for_ranges(x.rows, kNormGrain, [&](int64_t begin, int64_t end, int64_t) {
+    for (int64_t t = begin; t < end; ++t) {
+      quantized_.quantize(panel_kernels_, t, 0, x.cols, x.row(t).data());
     }
   });
+}
+
+// Units [begin, end) of a share.
+void CpuBackend::multiply(const Share& share, int64_t begin, int64_t end, MatrixView<const float> x,
+                          std::span<float> scratch) {
+  if (share.panels == nullptr) {
+    cpu::matmul_rows(kernels_, *share.w, begin * quant::kPanelRows,
+                     std::min(end * quant::kPanelRows, share.w->rows), x, share.y, scratch);
+  } else if (share.form()) {
+    cpu::panel_matmul(panel_kernels_, *share.panels, begin, end, quantized_.rows(0, x.rows), share.y);
+  } else {
+    cpu::panel_matmul(panel_kernels_, *share.panels, begin, end, x, share.y);
+  }
+}
+
+void CpuBackend::matmul_head(const quant::WeightView& w, MatrixView<const float> x, MatrixView<float> y,
+                             int64_t worker) {
+  WorkerScratch& scratch = scratch_[static_cast<size_t>(worker)];
+  const quant::PanelView* const panels = panels_ != nullptr ? panels_->find(w) : nullptr;
+  if (panels == nullptr) {
+    cpu::matmul_rows(kernels_, w, 0, w.rows, x, y, scratch.floats);
+  } else if (!cpu::takes_int8(w.dtype)) {
+    cpu::panel_matmul(panel_kernels_, *panels, 0, panels->panels(), x, y);
+  } else {
+    scratch.quantized.set_shape(x.rows, x.cols, cpu::panel_numerics(w.dtype));
+    for (int64_t t = 0; t < x.rows; ++t) {
+      scratch.quantized.quantize(panel_kernels_, t, 0, x.cols, x.row(t).data());
+    }
+    cpu::panel_matmul(panel_kernels_, *panels, 0, panels->panels(), scratch.quantized.rows(0, x.rows), y);
+  }
 }
 
 void CpuBackend::rms_norm(MatrixView<const float> x, std::span<const float> gain, MatrixView<float> y) {

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "engine/backends/backend.h"
@@ -33,22 +35,37 @@ class CpuBackend final : public Backend {
 
  private:
   struct WorkerScratch {
-    std::vector<float> floats;  // matmul or router
+    std::vector<float> floats;       // matmul or router
+    offload::Int8Rows quantized{0};  // of a head's product
   };
+  // y[t] = W x[t], x being the same for several.
+  struct Product {
+    const quant::WeightView* w;
+    MatrixView<float> y;
+  };
+  // A product as one of several that share a loop: its rows in units of kPanelRows.
+  struct Share;
 
-  // y[t] = W x[t] for all rows, split over the workers.
+  // All rows of all products, split over the workers in one loop.
+  void matmul(std::span<const Product> products, MatrixView<const float> x);
   void matmul(const quant::WeightView& w, MatrixView<const float> x, MatrixView<float> y);
-  void matmul_panels(const quant::PanelView& w, MatrixView<const float> x, MatrixView<float> y);
+  void quantize(MatrixView<const float> x, cpu::PanelNumerics numerics);
+  void multiply(const Share& share, int64_t begin, int64_t end, MatrixView<const float> x,
+                std::span<float> scratch);
+  // The product of one head's matrix, by one worker.
+  void matmul_head(const quant::WeightView& w, MatrixView<const float> x, MatrixView<float> y,
+                   int64_t worker);
   void rms_norm(MatrixView<const float> x, std::span<const float> gain, MatrixView<float> y);
   // x += SwiGLU(f) with these weights.
   void ffn(const FfnWeights& weights, MatrixView<const float> f, MatrixView<float> x);
 
   // The steps of the attention block, in order (model specification 2.2, 2.6, 2.5).
   void prepare_rope(const Batch& batch);
-  void project_query(const LayerWeights& layer, int64_t n);
+  void project_input(const LayerWeights& layer, int64_t n, bool selects);
+  void project_query(const LayerWeights& layer, int64_t n, bool selects);
   void store_latents(int64_t layer, const Batch& batch);
   void store_index_keys(int64_t layer, const Batch& batch);
-  void project_index_query(const IndexerWeights& weights, int64_t n);
+  void rotate_index_query(int64_t n);
   void absorb_query(const LayerWeights& layer, int64_t n);
 
   const Model& model_;

@@ -14,8 +14,8 @@ void CpuBackend::ffn(const FfnWeights& weights, MatrixView<const float> f, Matri
   const MatrixView<float> gate = buffers_.gate.rows(n).cols_from(0, width);
   const MatrixView<float> up = buffers_.up.rows(n).cols_from(0, width);
   const MatrixView<float> output = buffers_.block_output.rows(n);
-  matmul(weights.gate, f, gate);
-  matmul(weights.up, f, up);
+  const Product products[] = {{&weights.gate, gate}, {&weights.up, up}};
+  matmul(products, f);
   workers_.for_ranges(n, kTokenGrain, [&](int64_t begin, int64_t end, int64_t) {
     for (int64_t t = begin; t < end; ++t) {
       kernels_.swiglu(gate.row(t).data(), up.row(t).data(), width, gate.row(t).data());

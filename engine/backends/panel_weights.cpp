@@ -19,6 +19,8 @@ std::vector<WeightView> shared_matrices(const ModelWeights& weights) {
   for (const LayerWeights& layer : weights.layers) {
     matrices.insert(matrices.end(), {layer.query_a, layer.query_b, layer.kv_a, layer.output, layer.router});
     matrices.insert(matrices.end(), {layer.indexer.query, layer.indexer.key, layer.indexer.head_weights});
+    matrices.insert(matrices.end(), layer.key_b.begin(), layer.key_b.end());
+    matrices.insert(matrices.end(), layer.value_b.begin(), layer.value_b.end());
     add_ffn(layer.dense, matrices);
     add_ffn(layer.shared, matrices);
   }

@@ -14,9 +14,8 @@ namespace sluice {
 
 class PanelWeights {
  public:
-  /// Packs every matrix of `weights` but the routed experts' and those in F32, the per-head ones (key_b,
-  /// value_b) and the embedding table, which is read by rows. Throws Error when there is no memory for them,
-  /// LoadStopped when `stop` was requested.
+  /// Packs every matrix of `weights` but the routed experts', those in F32 and the embedding table, which is
+  /// read by rows. Throws Error when there is no memory for them, LoadStopped when `stop` was requested.
   PanelWeights(const ModelWeights& weights, offload::Workers& workers, const std::stop_token& stop);
 
   /// What it would allocate for them.

@@ -12,14 +12,9 @@
 namespace sluice::cpu {
 namespace {
 
-/// Blocks of a decoded chunk: 16 KiB of codes for sixteen lanes, half an L1 cache. Chosen.
-inline constexpr int64_t kChunkBlocks = 32;
-
-/// Blocks [begin, end) of a row, and whether the sums start at zero or go on from `out`.
-struct BlockRange {
-  int64_t begin;
-  int64_t end;
-};
+/// Blocks of a decoded chunk: 8 KiB of codes for sixteen lanes, so that two threads of a core find theirs and
+/// the activations of a tile of tokens in L1. Chosen.
+inline constexpr int64_t kChunkBlocks = 16;
 
 /// A chunk of decoded blocks, `first` the first one.
 template <class V, class Format>
@@ -35,23 +30,31 @@ struct DecodedChunk {
   }
 };
 
-/// How far ahead of the block at work its memory is asked for: a core's share of the bandwidth times the
-/// latency of RAM is about 2 KiB. Reaching beyond the panel, into the next one, is meant. Chosen by
-/// measuring.
-inline constexpr int64_t kPrefetchBytes = 4096;
+/// How far ahead of the block at work its memory is asked for, into L2: L1 cannot wait for so many lines at a
+/// time. Chosen by measuring, on one core: farther for formats that take more work per byte.
+template <class Format>
+inline constexpr int64_t kPrefetchBytes = Format::kQuantBytes < 512 ? 8192 : 3072;
 
 /// The two sources of blocks.
 template <class V, class Format>
 struct FromPanel {
   const PanelLanes<V>& lanes;
+  int64_t blocks;
+  int64_t panel_bytes;
 
   [[gnu::always_inline]] void load(int64_t b, Block32<V>& out) const {
     if (lanes.lane == 0) {  // later lanes find it in the cache
+      // Towards the end it is the next panel's beginning: panels follow each other in memory.
+      const int64_t ahead = b + kPrefetchBytes<Format> / Format::kQuantBytes;
+      const bool next = ahead >= blocks;
+      const std::byte* const quants = lanes.quants + ahead * Format::kQuantBytes +
+                                      (next ? panel_bytes - blocks * Format::kQuantBytes : 0);
 #pragma GCC unroll 8
       for (int64_t i = 0; i < Format::kQuantBytes; i += 64) {
-        __builtin_prefetch(lanes.quants + b * Format::kQuantBytes + i + kPrefetchBytes);
+        __builtin_prefetch(quants + i, 0, 2);
       }
-      __builtin_prefetch(lanes.scales + b * Format::kScaleBytes + kPrefetchBytes / 8);
+      __builtin_prefetch(lanes.scales + ahead * Format::kScaleBytes +
+                         (next ? panel_bytes - blocks * Format::kScaleBytes : 0));
     }
     Format::load(lanes, b, out);
   }
@@ -62,20 +65,27 @@ struct FromChunk {
   [[gnu::always_inline]] void load(int64_t b, Block32<V>& out) const { out = chunk.blocks[b - chunk.first]; }
 };
 
+/// What a block of columns of kTokens tokens looks like.
+template <size_t kTokens>
+struct TokenBlock {
+  const int8_t* codes[kTokens];
+  const float* scales;   // of the tokens, side by side
+  const int32_t* terms;  // likewise; those of the next group `stride` later
+  int64_t stride;
+};
+
 /// The dot products of a block's group of columns with kTokens tokens, word by word, so that as many sums are
 /// under way at once: a chain of them would wait for the latency of every product.
 template <class V, class Format, size_t kTokens>
-[[gnu::always_inline]] inline void group_dots(const Block32<V>& w, int group,
-                                              const int8_t* const (&codes)[kTokens],
-                                              const int32_t* const (&terms)[kTokens],
+[[gnu::always_inline]] inline void group_dots(const Block32<V>& w, int group, const TokenBlock<kTokens>& x,
                                               typename V::I (&sums)[kTokens]) {
   constexpr int kWords = 8 / Format::kGroups;
 #pragma GCC unroll 8
   for (size_t t = 0; t < kTokens; ++t) {
     if constexpr (Format::kCodes == Codes::kOffset) {
-      sums[t] = V::splat(terms[t][group]);
+      sums[t] = V::splat(x.terms[group * x.stride + static_cast<int64_t>(t)]);
     } else if constexpr (Format::kCodes == Codes::kSigned) {
-      sums[t] = V::signed_start(terms[t][group]);
+      sums[t] = V::signed_start(x.terms[group * x.stride + static_cast<int64_t>(t)]);
     } else {
       sums[t] = V::splat(0);
     }
@@ -85,11 +95,11 @@ template <class V, class Format, size_t kTokens>
     const typename V::I word = w.words[group * kWords + i];
 #pragma GCC unroll 8
     for (size_t t = 0; t < kTokens; ++t) {
-      const typename V::I x = V::splat4(codes[t] + 4 * (group * kWords + i));
+      const int8_t* const four = x.codes[t] + 4 * (group * kWords + i);
       if constexpr (Format::kCodes == Codes::kSigned) {
-        sums[t] = V::dot_signed(sums[t], word, x);
+        sums[t] = V::dot_signed(sums[t], word, four);
       } else {
-        sums[t] = V::dot(sums[t], word, x);
+        sums[t] = V::dot(sums[t], word, four);
       }
     }
   }
@@ -97,18 +107,17 @@ template <class V, class Format, size_t kTokens>
 
 /// What a block adds to each token's row, before the activation's scale.
 template <class V, class Format, size_t kTokens>
-[[gnu::always_inline]] inline void block_parts(const Block32<V>& w, const int8_t* const (&codes)[kTokens],
-                                               const int32_t* const (&terms)[kTokens],
+[[gnu::always_inline]] inline void block_parts(const Block32<V>& w, const TokenBlock<kTokens>& x,
                                                typename V::F (&parts)[kTokens]) {
 #pragma GCC unroll 2
   for (int g = 0; g < Format::kGroups; ++g) {
     typename V::I sums[kTokens];
-    group_dots<V, Format, kTokens>(w, g, codes, terms, sums);
+    group_dots<V, Format, kTokens>(w, g, x, sums);
 #pragma GCC unroll 8
     for (size_t t = 0; t < kTokens; ++t) {
       const typename V::F dot = V::to_float(sums[t]);
       if constexpr (Format::kCodes == Codes::kMinimum) {
-        parts[t] = V::fms(dot, w.scales[0], V::mul(w.min, V::to_float(V::splat(terms[t][0]))));
+        parts[t] = V::fms(dot, w.scales[0], V::mul(w.min, V::to_float(V::splat(x.terms[t]))));
       } else {
         parts[t] = g == 0 ? V::mul(dot, w.scales[0]) : V::fma(dot, w.scales[g], parts[t]);
       }
@@ -121,28 +130,28 @@ template <class V, class Format, int kTokens, class Source>
 void dot_tokens(const Source& source, const BlockRange& range, const ActivationView& x, int64_t t0,
                 float* out) {
   constexpr size_t kT = kTokens;
-  const int64_t blocks = x.cols / kActivationBlock;
+  TokenBlock<kT> at{.codes = {},
+                    .scales = x.scales + range.begin * x.stride + t0,
+                    .terms = x.terms + range.begin * Format::kGroups * x.stride + t0,
+                    .stride = x.stride};
   typename V::F sum[kT];
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) {
+    at.codes[t] = x.codes + (t0 + t) * x.cols + range.begin * kActivationBlock;
     sum[t] = range.begin == 0 ? V::zero() : V::load(out + (t0 + t) * quant::kPanelRows);
   }
   for (int64_t b = range.begin; b < range.end; ++b) {
     Block32<V> w;
     source.load(b, w);
-    const int8_t* codes[kT];
-    const int32_t* terms[kT];
-#pragma GCC unroll 8
-    for (int t = 0; t < kTokens; ++t) {
-      codes[t] = x.codes + (t0 + t) * x.cols + b * kActivationBlock;
-      terms[t] = x.terms + ((t0 + t) * blocks + b) * Format::kGroups;
-    }
     typename V::F parts[kT];
-    block_parts<V, Format, kT>(w, codes, terms, parts);
+    block_parts<V, Format, kT>(w, at, parts);
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
-      sum[t] = V::fma(parts[t], V::set1(x.scales[(t0 + t) * blocks + b]), sum[t]);
+      sum[t] = V::fma(parts[t], V::set1(at.scales[t]), sum[t]);
+      at.codes[t] += kActivationBlock;
     }
+    at.scales += x.stride;
+    at.terms += Format::kGroups * x.stride;
   }
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) {
@@ -165,18 +174,19 @@ void dot_tiles(const Source& source, const BlockRange& range, const ActivationVi
 }
 
 template <class V, class Format>
-void panel_dot(const quant::PanelLayout& layout, const std::byte* panel, const ActivationView& x,
-               float* out) {
+void panel_dot(const quant::PanelLayout& layout, const std::byte* panel, const BlockRange& all,
+               const ActivationView& x, float* out) {
   const int64_t blocks = layout.cols / kActivationBlock;
   for (int64_t lane = 0; lane < quant::kPanelRows; lane += V::kLanes) {
     const PanelLanes<V> lanes{panel, panel + layout.scales_at, lane};
-    if (x.n_tokens <= V::kTokenTile || blocks == 0) {
-      dot_tiles<V, Format, V::kTokenTile>(FromPanel<V, Format>{lanes}, {0, blocks}, x, 0, out + lane);
+    if (x.n_tokens <= V::kTokenTile || all.begin == all.end) {
+      dot_tiles<V, Format, V::kTokenTile>(FromPanel<V, Format>{lanes, blocks, layout.panel_bytes}, all, x, 0,
+                                          out + lane);
       continue;
     }
     DecodedChunk<V, Format> chunk;
-    for (int64_t b = 0; b < blocks; b += kChunkBlocks) {
-      const BlockRange range{b, b + kChunkBlocks < blocks ? b + kChunkBlocks : blocks};
+    for (int64_t b = all.begin; b < all.end; b += kChunkBlocks) {
+      const BlockRange range{b, b + kChunkBlocks < all.end ? b + kChunkBlocks : all.end};
       chunk.decode(lanes, range);
       dot_tiles<V, Format, V::kTokenTile>(FromChunk<V, Format>{chunk}, range, x, 0, out + lane);
     }

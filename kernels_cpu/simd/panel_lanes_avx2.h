@@ -70,17 +70,15 @@ struct PanelAvx2 {
     return _mm256_shuffle_epi8(shifted, codes);
   }
 
-  /// sum + the four products of the lane's unsigned bytes, at most 63, with signed ones.
-  static I dot(I sum, I codes, I x) {
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(codes, x), _mm256_set1_epi16(1)));
-  }
+  /// sum + the four products of the lane's unsigned bytes, at most 63, with x[0..4), the same for every lane.
+  static I dot(I sum, I codes, const int8_t* x) { return products(sum, codes, splat4(x)); }
 
   // Signed codes: a product of magnitudes, the sign moved to the activation. Nothing to take back. Pairs of
   // products stay below 2^15, because activations do not reach -128 (128 * 127 * 2 = 32512).
   static I signed_codes(I words) { return words; }
   static I signed_start(int32_t /*term*/) { return _mm256_setzero_si256(); }
-  static I dot_signed(I sum, I codes, I x) {
-    return dot(sum, _mm256_abs_epi8(codes), _mm256_sign_epi8(x, codes));
+  static I dot_signed(I sum, I codes, const int8_t* x) {
+    return products(sum, _mm256_abs_epi8(codes), _mm256_sign_epi8(splat4(x), codes));
   }
 
   // Lanes as columns, for quantizing a row of floats.
@@ -105,6 +103,9 @@ struct PanelAvx2 {
   }
 
  private:
+  static I products(I sum, I codes, I x) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(codes, x), _mm256_set1_epi16(1)));
+  }
   static __m128i load8(const std::byte* p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)); }
 };
 

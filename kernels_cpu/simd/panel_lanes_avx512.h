@@ -67,17 +67,17 @@ struct PanelAvx512 {
     return _mm512_shuffle_epi8(shifted, codes);
   }
 
-  /// sum + the four products of the lane's unsigned bytes, at most 63, with signed ones.
-  static I dot(I sum, I codes, I x) {
-    return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_maddubs_epi16(codes, x), _mm512_set1_epi16(1)));
-  }
+  /// sum + the four products of the lane's unsigned bytes, at most 63, with x[0..4), the same for every lane.
+  static I dot(I sum, I codes, const int8_t* x) { return products(sum, codes, splat4(x)); }
 
   // Signed codes: a product of magnitudes, the sign moved to the activation. Nothing to take back.
   static I signed_codes(I words) { return words; }
   static I signed_start(int32_t /*term*/) { return _mm512_setzero_si512(); }
-  static I dot_signed(I sum, I codes, I x) {
+  static I dot_signed(I sum, I codes, const int8_t* x) {
+    const I four = splat4(x);
     const __mmask64 negative = _mm512_movepi8_mask(codes);
-    return dot(sum, _mm512_abs_epi8(codes), _mm512_mask_sub_epi8(x, negative, _mm512_setzero_si512(), x));
+    return products(sum, _mm512_abs_epi8(codes),
+                    _mm512_mask_sub_epi8(four, negative, _mm512_setzero_si512(), four));
   }
 
   // Lanes as columns, for quantizing a row of floats.
@@ -93,6 +93,9 @@ struct PanelAvx512 {
   }
 
  private:
+  static I products(I sum, I codes, I x) {
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(_mm512_maddubs_epi16(codes, x), _mm512_set1_epi16(1)));
+  }
   static __m128i load16(const std::byte* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
   static __m256i load32(const std::byte* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));

@@ -8,11 +8,19 @@ namespace sluice::cpu {
 namespace {
 
 struct PanelAvx512Vnni : PanelAvx512 {
-  static I dot(I sum, I codes, I x) { return _mm512_dpbusd_epi32(sum, codes, x); }
+  /// The instruction broadcasts its four bytes itself. g++ 12 does not use that of its own accord, and a
+  /// kernel that loads them apart has nearly twice the instructions.
+  static I dot(I sum, I codes, const int8_t* x) {
+    struct Four {
+      int8_t bytes[4];
+    };
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(codes), "m"(*reinterpret_cast<const Four*>(x)));
+    return sum;
+  }
 
   static I signed_codes(I words) { return _mm512_xor_si512(words, splat(static_cast<int32_t>(0x80808080U))); }
   static I signed_start(int32_t term) { return splat(term); }
-  static I dot_signed(I sum, I codes, I x) { return dot(sum, codes, x); }
+  static I dot_signed(I sum, I codes, const int8_t* x) { return dot(sum, codes, x); }
 };
 
 }  // namespace

@@ -33,20 +33,23 @@ void block_codes(const float* x, float inverse, int8_t* codes, int32_t* sums) {
 }
 
 template <class V>
-void quantize(const float* x, int64_t cols, PanelNumerics numerics, int8_t* codes, float* scales,
-              int32_t* terms) {
+void quantize(const float* x, int64_t cols, PanelNumerics numerics, const PanelKernels::QuantizedRow& out) {
+  float* scale = out.scales;
+  int32_t* term = out.terms;
   for (int64_t i = 0; i < cols; i += kActivationBlock) {
     const float magnitude = block_magnitude<V>(x + i);
     const bool vanishes = magnitude < kLeastActivation;  // false for NaN
     int32_t sums[2];
-    block_codes<V>(x + i, vanishes ? 0.0F : 127.0F / magnitude, codes + i, sums);
-    *scales++ = vanishes ? 0.0F : magnitude / 127.0F;
+    block_codes<V>(x + i, vanishes ? 0.0F : 127.0F / magnitude, out.codes + i, sums);
+    *scale = vanishes ? 0.0F : magnitude / 127.0F;
+    scale += out.stride;
     if (numerics.group == kActivationBlock) {
-      *terms++ = numerics.term_factor * (sums[0] + sums[1]);
+      *term = numerics.term_factor * (sums[0] + sums[1]);
     } else {
-      *terms++ = numerics.term_factor * sums[0];
-      *terms++ = numerics.term_factor * sums[1];
+      term[0] = numerics.term_factor * sums[0];
+      term[out.stride] = numerics.term_factor * sums[1];
     }
+    term += kActivationBlock / numerics.group * out.stride;
   }
 }
 

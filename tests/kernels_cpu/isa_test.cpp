@@ -73,7 +73,7 @@ TEST(Isa, EveryWishIsFulfilledByItsOwnTable) {
 }
 
 TEST(Isa, AnImpossibleWishIsAnErrorThatNamesTheVariable) {
-  for (const char* wrong : {"amx", "AVX2", "avx2 ", "avx1024"}) {
+  for (const char* wrong : {"AMX", "AVX2", "avx2 ", "avx1024"}) {
     const Wish wish(wrong);
     try {
       chosen_isa();

@@ -78,15 +78,12 @@ struct Quantized {
     scales.resize(x.size() / 32);
     terms.resize(x.size() / static_cast<size_t>(numerics.group));
     for (int64_t t = 0; t < tokens; ++t) {
-      kernels.quantize(x.data() + t * cols, cols, numerics, codes.data() + t * cols,
-                       scales.data() + t * cols / 32, terms.data() + t * cols / numerics.group);
+      kernels.quantize(x.data() + t * cols, cols, numerics,
+                       {codes.data() + t * cols, scales.data() + t, terms.data() + t, tokens});
     }
   }
   [[nodiscard]] ActivationView view() const {
-    return {codes.data(), scales.data(), terms.data(), tokens, cols};
-  }
-  [[nodiscard]] ActivationView token(int64_t t, int64_t group) const {
-    return {codes.data() + t * cols, scales.data() + t * cols / 32, terms.data() + t * cols / group, 1, cols};
+    return {codes.data(), scales.data(), terms.data(), tokens, cols, tokens};
   }
 
   int64_t cols;
@@ -137,7 +134,7 @@ struct Expected {
       double magnitude = 0;
       for (int64_t k = 0; k < x.cols; ++k) {
         const double activation = x.codes[static_cast<size_t>(t * x.cols + k)] *
-                                  double{x.scales[static_cast<size_t>((t * x.cols + k) / 32)]};
+                                  double{x.scales[static_cast<size_t>(k / 32 * x.tokens + t)]};
         values[at] += panel.values[static_cast<size_t>(r * x.cols + k)] * activation;
         magnitude += part_magnitude(panel, r, k) * std::abs(activation);
       }
@@ -157,7 +154,7 @@ TEST_P(Panel, DotAgreesWithDecodedWeights) {
       const TestPanel panel(dtype, random_.integer(1, kPanelRows), cols, random_);
       const Quantized x(kernels_, dtype, random_.normal(tokens * cols), tokens);
       std::vector<float> out(static_cast<size_t>(tokens * kPanelRows), kUnwritten);
-      dot(dtype)(panel.layout, panel.bytes.data(), x.view(), out.data());
+      dot(dtype)(panel.layout, panel.bytes.data(), {0, cols / 32}, x.view(), out.data());
       const Expected expected(panel, x);
       ASSERT_TRUE(testing::within(out, expected.values, expected.allowed))
           << quant::dtype_info(dtype).name << ' ' << tokens << " tokens, " << cols << " columns";
@@ -180,8 +177,8 @@ TEST_P(Panel, EveryIsaGivesTheScalarBits) {
       ASSERT_TRUE(testing::identical(mine.scales, theirs.scales));
       std::vector<float> out(static_cast<size_t>(tokens * kPanelRows), kUnwritten);
       std::vector<float> expected(out.size());
-      dot(dtype)(panel.layout, panel.bytes.data(), mine.view(), out.data());
-      scalar_.dot[static_cast<size_t>(dtype)](panel.layout, panel.bytes.data(), theirs.view(),
+      dot(dtype)(panel.layout, panel.bytes.data(), {0, cols / 32}, mine.view(), out.data());
+      scalar_.dot[static_cast<size_t>(dtype)](panel.layout, panel.bytes.data(), {0, cols / 32}, theirs.view(),
                                               expected.data());
       ASSERT_TRUE(testing::identical(out, expected))
           << quant::dtype_info(dtype).name << ' ' << tokens << " x " << cols;
@@ -189,7 +186,7 @@ TEST_P(Panel, EveryIsaGivesTheScalarBits) {
   }
 }
 
-TEST_P(Panel, ABatchGivesTheBitsOfItsTokens) {
+TEST_P(Panel, ABatchGivesTheBitsOfItsTokensAndOfItsPieces) {
   SCOPED_TRACE(random_.describe());
   for (const DType dtype : types(true)) {
     const int64_t cols = 1536;  // more than a decoded chunk of 32 blocks
@@ -197,13 +194,55 @@ TEST_P(Panel, ABatchGivesTheBitsOfItsTokens) {
     const TestPanel panel(dtype, kPanelRows, cols, random_);
     const Quantized x(kernels_, dtype, random_.normal(tokens * cols), tokens);
     std::vector<float> out(static_cast<size_t>(tokens * kPanelRows), kUnwritten);
-    dot(dtype)(panel.layout, panel.bytes.data(), x.view(), out.data());
+    dot(dtype)(panel.layout, panel.bytes.data(), {0, cols / 32}, x.view(), out.data());
+    std::vector<float> in_pieces(out.size(), kUnwritten);
+    int64_t done = 0;
+    while (done < cols / 32) {
+      const int64_t next = random_.integer(done + 1, cols / 32);
+      dot(dtype)(panel.layout, panel.bytes.data(), {done, next}, x.view(), in_pieces.data());
+      done = next;
+    }
+    ASSERT_TRUE(testing::identical(in_pieces, out)) << quant::dtype_info(dtype).name;
     for (int64_t t = 0; t < tokens; ++t) {
       std::vector<float> one(kPanelRows);
-      dot(dtype)(panel.layout, panel.bytes.data(), x.token(t, panel_numerics(dtype).group), one.data());
+      dot(dtype)(panel.layout, panel.bytes.data(), {0, cols / 32}, x.view().tokens_from(t, 1), one.data());
       ASSERT_TRUE(testing::identical(
           std::span<const float>(out).subspan(static_cast<size_t>(t * kPanelRows), kPanelRows), one))
           << quant::dtype_info(dtype).name << " token " << t;
+    }
+  }
+}
+
+// What AMX does with many tokens: bf16 factors, float32 sums.
+TEST_P(Panel, TilesAgreeWithDecodedWeights) {
+  if (kernels_.tiles.pack == nullptr) GTEST_SKIP() << "these kernels have no matrix instructions";
+  SCOPED_TRACE(random_.describe());
+  for (const DType dtype : types(true)) {
+    for (const int64_t tokens : {1, 16, 33, 57, 64}) {
+      const int64_t cols = some_cols(dtype, random_) * (tokens == 64 ? 3 : 1);
+      const TestPanel panel(dtype, random_.integer(1, kPanelRows), cols, random_);
+      const Quantized x(kernels_, dtype, random_.normal(tokens * cols), tokens);
+      std::vector<float> out(static_cast<size_t>(tokens * kPanelRows), kUnwritten);
+      for (int64_t done = 0; done < cols / 32;) {
+        const BlockRange range{
+            done, random_.integer(done + 1, std::min(cols / 32, done + PanelTiles::kMostBlocks))};
+        std::vector<uint16_t> memory(
+            static_cast<size_t>(PanelTiles::packed_size(range.end - range.begin, tokens) + 32));
+        auto* const packed =
+            reinterpret_cast<uint16_t*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);
+        kernels_.tiles.begin();
+        kernels_.tiles.pack(range, x.view(), packed);
+        kernels_.tiles.dot[static_cast<size_t>(dtype)](panel.layout, panel.bytes.data(), range, packed,
+                                                       tokens, out.data());
+        kernels_.tiles.end();
+        done = range.end;
+      }
+      Expected expected(panel, x);
+      for (double& allowed : expected.allowed) {  // was for float32 sums of float32 products
+        allowed *= 0x1p-7 / kRounding / (static_cast<double>(cols) / 32 + 6) + static_cast<double>(cols);
+      }
+      ASSERT_TRUE(testing::within(out, expected.values, expected.allowed))
+          << quant::dtype_info(dtype).name << ' ' << tokens << " tokens, " << cols << " columns";
     }
   }
 }
@@ -281,9 +320,9 @@ TEST_P(Panel, HostileActivations) {
   const TestPanel panel(DType::kQ8_0, kPanelRows, 32, random_);
   for (const int64_t block : {3, 4}) {
     std::vector<float> out(kPanelRows);
-    const ActivationView bad{q.codes.data() + 32 * block, q.scales.data() + block, q.terms.data() + block, 1,
-                             32};
-    dot(DType::kQ8_0)(panel.layout, panel.bytes.data(), bad, out.data());
+    const ActivationView bad{
+        q.codes.data() + 32 * block, q.scales.data() + block, q.terms.data() + block, 1, 32, 1};
+    dot(DType::kQ8_0)(panel.layout, panel.bytes.data(), {0, 1}, bad, out.data());
     for (const float y : out) EXPECT_FALSE(std::isfinite(y));
   }
 }

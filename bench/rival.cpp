@@ -1,0 +1,67 @@
+#include "bench/rival.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "quant/base/error.h"
+
+namespace sluice::bench {
+namespace {
+
+/// As one word of the shell.
+std::string quoted(const std::string& text) {
+  std::string out = "'";
+  for (const char c : text) {
+    out += c == '\'' ? "'\\''" : std::string(1, c);
+  }
+  return out + "'";
+}
+
+/// What the command writes to stdout.
+std::string output_of(const std::string& command) {
+  struct Close {
+    void operator()(std::FILE* pipe) const { pclose(pipe); }
+  };
+  std::unique_ptr<std::FILE, Close> pipe(popen(command.c_str(), "r"));
+  if (pipe == nullptr) {
+    throw Error(command, "a command that can be started", "popen failed");
+  }
+  std::string text;
+  std::array<char, 4096> part;
+  for (size_t n = 0; (n = std::fread(part.data(), 1, part.size(), pipe.get())) > 0;) {
+    text.append(part.data(), n);
+  }
+  const int status = pclose(pipe.release());
+  if (status != 0) {
+    throw Error(command, "success", fmt::format("wait status {:#x}", status));
+  }
+  return text;
+}
+
+}  // namespace
+
+ModelSpeed measure_program(const std::filesystem::path& program, const std::string& subcommand,
+                           const std::filesystem::path& model, int64_t threads) {
+  const std::string command =
+      fmt::format("{} {} -m {} -p 512 -n 32 -r 3 -t {} -o json 2>/dev/null", quoted(program.string()),
+                  subcommand, quoted(model.string()), threads);
+  const std::string text = output_of(command);
+  ModelSpeed speed;
+  try {
+    for (const nlohmann::json& row : nlohmann::json::parse(text)) {
+      (row.at("n_gen") == 0 ? speed.prefill : speed.generation) = row.at("avg_ts").get<double>();
+    }
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(command, "rows with n_gen and avg_ts in JSON", error.what());
+  }
+  if (speed.prefill <= 0 || speed.generation <= 0) {
+    throw Error(command, "one row of prefill and one of generation", text);
+  }
+  return speed;
+}
+
+}  // namespace sluice::bench

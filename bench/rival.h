@@ -1,0 +1,22 @@
+// llama.cpp's llama-bench and `sluice bench` on the same synthetic file, with the same threads.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+
+namespace sluice::bench {
+
+/// Tokens per second.
+struct ModelSpeed {
+  double prefill = 0;     // of 512 tokens
+  double generation = 0;  // of 32 tokens
+};
+
+/// Runs `program` [`subcommand`] -m model -p 512 -n 32 -r 3 -t threads -o json and reads its averages; both
+/// programs take these and answer in the same keys. Throws Error when it cannot be run, fails or answers
+/// otherwise.
+ModelSpeed measure_program(const std::filesystem::path& program, const std::string& subcommand,
+                           const std::filesystem::path& model, int64_t threads);
+
+}  // namespace sluice::bench
