@@ -22,7 +22,7 @@ constexpr int64_t kUsed = 8;
 offload::ExpertStore load(quant::DType dtype, int64_t experts, offload::Workers& workers) {
   const synth::ModelSpec spec{.dense_layers = 0, .moe_layers = 1, .type = dtype, .experts = experts};
   const ModelConfig config = synth::config_of(spec);
-  const synth::SyntheticExperts source(synth::plan_tensors(spec, config), config);
+  const synth::SyntheticExperts source(synth::to_text(spec), synth::plan_tensors(spec, config), config);
   return std::move(*offload::ExpertStore::load(source, {}, workers));
 }
 

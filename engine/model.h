@@ -25,7 +25,8 @@ class Model {
 
   [[nodiscard]] const std::filesystem::path& path() const { return file_.path(); }
   [[nodiscard]] const quant::GgufFile& file() const { return file_; }
-  /// Null for a model file: its experts lie in file().
+  /// Null for a model file: its experts lie in file(). Else these have the experts, and the tensors of that
+  /// name in file() may have no bytes.
   [[nodiscard]] const offload::ExpertSource* expert_source() const { return experts_.get(); }
   [[nodiscard]] const ModelConfig& config() const { return config_; }
   [[nodiscard]] const ModelWeights& weights() const { return weights_; }

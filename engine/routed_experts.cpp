@@ -5,6 +5,9 @@
 #include <map>
 #include <utility>
 
+#include "engine/backends/panel_weights.h"
+#include "engine/load_stopped.h"
+#include "engine/memory_need.h"
 #include "offload/bandwidth.h"
 #include "offload/file_expert_source.h"
 #include "quant/base/error.h"
@@ -54,7 +57,7 @@ class Places {
   std::map<const std::byte*, std::string> names_;
 };
 
-offload::FileExpertSource file_source(const Model& model) {
+std::unique_ptr<offload::FileExpertSource> file_source(const Model& model) {
   const Places places(model.file());
   std::vector<offload::FileToRead> files;
   for (const quant::MappedFile& shard : model.file().shards()) {
@@ -70,7 +73,7 @@ offload::FileExpertSource file_source(const Model& model) {
                .down = places.matrix(layer.experts.down)};
     }
   }
-  return {files, std::move(layers)};
+  return std::make_unique<offload::FileExpertSource>(files, std::move(layers));
 }
 
 // Nodes that have both memory and processors, by their index in Machine::nodes.
@@ -87,6 +90,8 @@ std::vector<size_t> computing_nodes(const offload::Machine& machine) {
 offload::ExpertStoreOptions store_options(const RuntimeOptions& options, const offload::Machine& machine) {
   offload::ExpertStoreOptions store;
   store.progress = options.load_progress;
+  store.stop = options.load_stop;
+  store.check_finite = options.check_tensors;
   const std::vector<size_t> nodes = computing_nodes(machine);
   if (options.numa == NumaMode::kInterleave) {
     store.policy = offload::MemoryPolicy::kInterleave;
@@ -118,38 +123,46 @@ std::string describe(const offload::ExpertStore& store) {
   return facts.not_bound.empty() ? text : fmt::format("{} (not bound: {})", text, facts.not_bound);
 }
 
+offload::ExpertStore load_store(const Model& model, const RuntimeOptions& options,
+                                const offload::Machine& machine, offload::Workers& workers) {
+  const auto from_file = model.expert_source() == nullptr ? file_source(model) : nullptr;
+  const offload::ExpertSource& source = from_file ? *from_file : *model.expert_source();
+  const offload::ExpertStoreOptions how = store_options(options, machine);
+  const bool makes_panels = options.activations == Activations::kInt8;
+  require_memory(model,
+                 {.experts = offload::ExpertStore::bytes_needed(source, how.homes),
+                  .panels = makes_panels ? PanelWeights::bytes_needed(model.weights()) : 0},
+                 offload::available_memory_bytes());
+  std::optional<offload::ExpertStore> store = offload::ExpertStore::load(source, how, workers);
+  if (!store.has_value()) {
+    throw LoadStopped();
+  }
+  return std::move(*store);
+}
+
 }  // namespace
 
 RoutedExperts::RoutedExperts(const Model& model, const RuntimeOptions& options,
-                             const offload::Machine& machine, cpu::Isa isa, offload::Workers& workers) {
+                             const offload::Machine& machine, offload::Workers& workers) {
+  const bool mapped = options.expert_memory == ExpertMemory::kMapped;
+  if (mapped && model.expert_source() != nullptr) {
+    throw Error("--mmap", "a model file to leave the experts in", model.path().string());
+  }
   // What is made in memory and has no generator is in memory already.
-  const bool loads = options.expert_memory == ExpertMemory::kLoaded &&
-                     (model.expert_source() != nullptr || !model.file().shards().empty());
-  const offload::ExpertWeights* weights = nullptr;
-  if (loads) {
-    const offload::ExpertStoreOptions how = store_options(options, machine);
-    if (model.expert_source() != nullptr) {
-      store_ = offload::ExpertStore::load(*model.expert_source(), how, workers);
-    } else {
-      store_ = offload::ExpertStore::load(file_source(model), how, workers);
-    }
+  if (!mapped && (model.expert_source() != nullptr || !model.file().shards().empty())) {
+    store_ = load_store(model, options, machine, workers);
     description_ = describe(*store_);
-    weights = &*store_;
   } else {
-    weights = &mapped_.emplace(expert_layers(model.weights()));
+    mapped_.emplace(expert_layers(model.weights()));
     description_ = "experts mapped";
   }
-  const ModelConfig& config = model.config();
-  team_.emplace(*weights,
-                offload::ExpertTeamOptions{.d_model = config.d_model,
-                                           .d_expert = config.d_expert,
-                                           .used = config.router.experts_used,
-                                           .max_tokens = options.max_batch,
-                                           .arithmetic = options.activations == Activations::kInt8
-                                                             ? offload::ExpertArithmetic::kInt8
-                                                             : offload::ExpertArithmetic::kFloat32,
-                                           .isa = isa},
-                workers);
+}
+
+const offload::ExpertWeights& RoutedExperts::weights() const {
+  if (store_.has_value()) {
+    return *store_;
+  }
+  return *mapped_;
 }
 
 std::vector<offload::ThreadPlace> runtime_places(const offload::Machine& machine, int64_t threads) {

@@ -1,5 +1,4 @@
-// The routed experts of a model made ready to compute: their weights in memory of their own or where the file
-// is mapped, and the team that computes with them.
+// The weights of a model's routed experts: in memory of their own or where the file is mapped.
 #pragma once
 
 #include <memory>
@@ -9,26 +8,27 @@
 #include "engine/model.h"
 #include "engine/runtime.h"
 #include "offload/expert_store.h"
-#include "offload/expert_team.h"
 #include "offload/mapped_experts.h"
 
 namespace sluice {
 
 class RoutedExperts {
  public:
-  /// Loads them unless the options say that they stay mapped. `threads` of `options` is resolved; references
-  /// are kept. Throws Error naming the file that cannot be read, or the memory that is missing.
+  /// Loads them with all workers unless the options say that they stay mapped. Keeps no reference but to the
+  /// model's mapping. Throws Error naming the file that cannot be read, or the memory that is missing, and
+  /// LoadStopped.
   RoutedExperts(const Model& model, const RuntimeOptions& options, const offload::Machine& machine,
-                cpu::Isa isa, offload::Workers& workers);
+                offload::Workers& workers);
 
-  [[nodiscard]] offload::ExpertTeam& team() { return *team_; }
+  [[nodiscard]] const offload::ExpertWeights& weights() const;
+  /// Whether they have memory of their own, and were checked while they were loaded if the options say so.
+  [[nodiscard]] bool loaded() const { return store_.has_value(); }
   /// "experts mapped", "12.3 GB of experts on 2 NUMA nodes in huge pages".
   [[nodiscard]] const std::string& description() const { return description_; }
 
  private:
   std::optional<offload::ExpertStore> store_;
   std::optional<offload::MappedExperts> mapped_;
-  std::optional<offload::ExpertTeam> team_;
   std::string description_;
 };
 

@@ -3,10 +3,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cassert>
+#include <chrono>
+#include <optional>
 
 #include "engine/backends/cpu_backend.h"
-#include "engine/routed_experts.h"
+#include "engine/loaded_weights.h"
 #include "kernels_cpu/kernels_cpu.h"
+#include "offload/expert_team.h"
 #include "offload/machine.h"
 #include "offload/workers.h"
 #include "quant/base/error.h"
@@ -17,39 +21,72 @@ std::string_view attention_mode_name(AttentionMode mode) {
   return mode == AttentionMode::kSparse ? "sparse" : "dense";
 }
 
+namespace {
+
+offload::ExpertTeamOptions team_options(const ModelConfig& config, const RuntimeOptions& options,
+                                        cpu::Isa isa) {
+  return {.d_model = config.d_model,
+          .d_expert = config.d_expert,
+          .used = config.router.experts_used,
+          .max_tokens = options.max_batch,
+          .arithmetic = options.activations == Activations::kInt8 ? offload::ExpertArithmetic::kInt8
+                                                                  : offload::ExpertArithmetic::kFloat32,
+          .isa = isa};
+}
+
+}  // namespace
+
 struct Runtime::Parts {
-  Parts(const Model& model, const RuntimeOptions& options, const offload::Machine& machine)
+  /// `loaded` may be null: then they are loaded here.
+  Parts(const Model& model, const RuntimeOptions& options, const offload::Machine& machine,
+        const LoadedWeights* loaded)
       : isa(cpu::chosen_isa()),
         workers(runtime_places(machine, options.threads)),
-        experts(model, options, machine, isa, workers),
-        backend(model, options, isa, workers),
+        weights(loaded != nullptr ? *loaded : own_weights.emplace(model, options, machine, workers)),
+        experts(weights.experts().weights(), team_options(model.config(), options, isa), workers),
+        backend(model, options, weights.panels(), isa, workers),
         residual(static_cast<size_t>(options.max_batch * model.config().d_model)) {}
 
   cpu::Isa isa;
   offload::Workers workers;
-  RoutedExperts experts;
+  std::optional<LoadedWeights> own_weights;
+  const LoadedWeights& weights;
+  offload::ExpertTeam experts;
   CpuBackend backend;
   std::vector<float> residual;  // [max_batch, d_model]: the stream that all layers add to
   std::vector<float> logits;    // [1 or n_tokens, vocab]; grows when all positions are asked for
 };
 
-Runtime::Runtime(const Model& model, const RuntimeOptions& options) : model_(model), options_(options) {
-  const offload::Machine machine = offload::probe_machine();
-  if (options_.threads == 0) {
-    options_.threads = machine.cores;
+RuntimeOptions checked_options(const Model& model, RuntimeOptions options) {
+  if (options.threads == 0) {
+    options.threads = offload::probe_machine().cores;
   }
-  if (options_.threads < 1 || options_.threads > 1024) {
-    throw Error("-t/--threads", "1 to 1024", std::to_string(options_.threads));
+  if (options.threads < 1 || options.threads > 1024) {
+    throw Error("-t/--threads", "1 to 1024", std::to_string(options.threads));
   }
-  if (options_.max_batch < 1 || options_.max_batch > 65536) {
-    throw Error("-ub/--ubatch-size", "1 to 65536", std::to_string(options_.max_batch));
+  if (options.max_batch < 1 || options.max_batch > 65536) {
+    throw Error("-ub/--ubatch-size", "1 to 65536", std::to_string(options.max_batch));
   }
-  if (options_.attention == AttentionMode::kSparse && !model.config().has_indexer) {
+  if (options.attention == AttentionMode::kSparse && !model.config().has_indexer) {
     throw Error(model.path().string(), "indexer tensors, which --attention sparse needs",
                 "none; --attention dense runs without them");
   }
-  parts_ = std::make_unique<Parts>(model_, options_, machine);
+  return options;
+}
+
+Runtime::Runtime(const Model& model, const RuntimeOptions& options)
+    : model_(model), options_(checked_options(model, options)) {
+  parts_ = std::make_unique<Parts>(model_, options_, offload::probe_machine(), nullptr);
   options_.load_progress = nullptr;
+  options_.load_stop = {};
+}
+
+Runtime::Runtime(const LoadedWeights& weights, const RuntimeOptions& options)
+    : model_(weights.model()), options_(checked_options(weights.model(), options)) {
+  assert(weights.suit(options));  // what they were loaded for is the caller's choice
+  parts_ = std::make_unique<Parts>(model_, options_, offload::probe_machine(), &weights);
+  options_.load_progress = nullptr;
+  options_.load_stop = {};
 }
 
 Runtime::~Runtime() = default;
@@ -62,7 +99,7 @@ std::string Runtime::description() const {
   return fmt::format("CPU, {} thread{}, {} kernels with {} activations, {}, {}", options_.threads,
                      options_.threads == 1 ? "" : "s", cpu::isa_name(parts_->isa),
                      options_.activations == Activations::kInt8 ? "int8" : "float32",
-                     parts_->experts.description(), attention);
+                     parts_->weights.experts().description(), attention);
 }
 
 Runtime::Result Runtime::forward(const ForwardRequest& request, KvCache& cache) {
@@ -98,6 +135,7 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
     observer->embedding(first, x);
   }
   for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const auto begin = std::chrono::steady_clock::now();
     if (request.stop.stop_requested()) {
       return {.completed = false, .logits = {}};
     }
@@ -109,9 +147,11 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
       if (observer != nullptr) {
         observer->routes(layer, first, routed.routes);
       }
-      parts_->experts.team().add(layer, routed.f, routed.routes, x);
+      parts_->experts.add(layer, routed.f, routed.routes, x);
       backend.shared_expert(layer, routed.f, x);
     }
+    const std::chrono::nanoseconds taken = std::chrono::steady_clock::now() - begin;
+    (config.is_dense_layer(layer) ? layer_times_.dense_ns : layer_times_.moe_ns) += taken.count();
     if (observer != nullptr) {
       observer->layer_output(layer, first, x);
     }

@@ -41,8 +41,10 @@ struct RuntimeOptions {
   Activations activations = Activations::kInt8;        // --exact: kFloat32
   ExpertMemory expert_memory = ExpertMemory::kLoaded;  // --mmap: kMapped
   NumaMode numa = NumaMode::kAuto;
+  bool check_tensors = false;  // infinity or NaN in any weight is an Error
   /// Called while experts are loaded, from any thread, by one at a time. Only until the constructor returns.
   std::function<void(const offload::LoadProgress&)> load_progress = {};
+  std::stop_token load_stop = {};  // asked all the time until the constructor returns
 };
 
 /// Which logits a forward pass computes.
@@ -56,11 +58,33 @@ struct ForwardRequest {
   std::stop_token stop = {};  // asked once per layer
 };
 
+/// What forward passes have taken, by kind of layer.
+struct LayerTimes {
+  int64_t dense_ns = 0;  // all layers with a dense FFN
+  int64_t moe_ns = 0;    // all MoE layers
+
+  LayerTimes operator-(const LayerTimes& other) const {
+    return {.dense_ns = dense_ns - other.dense_ns, .moe_ns = moe_ns - other.moe_ns};
+  }
+  LayerTimes operator+(const LayerTimes& other) const {
+    return {.dense_ns = dense_ns + other.dense_ns, .moe_ns = moe_ns + other.moe_ns};
+  }
+};
+
+/// With `threads` resolved. Throws Error for options that a runtime of the model cannot satisfy.
+RuntimeOptions checked_options(const Model& model, RuntimeOptions options);
+
+class LoadedWeights;
+
 class Runtime {
  public:
-  /// Keeps a reference to `model`. Throws Error for options that it cannot satisfy (sparse attention on a
-  /// model without an indexer is an Error, never a silent change to dense).
+  /// Loads the weights (loaded_weights.h). Keeps a reference to `model`. Throws Error for options that it
+  /// cannot satisfy (sparse attention on a model without an indexer is an Error, never a silent change to
+  /// dense), and LoadStopped (load_stopped.h) when `load_stop` was requested before it is done.
   Runtime(const Model& model, const RuntimeOptions& options);
+  /// Computes with weights that are loaded already, for options that they suit (asserted). Keeps a reference
+  /// to `weights`.
+  Runtime(const LoadedWeights& weights, const RuntimeOptions& options);
   ~Runtime();
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;
@@ -81,6 +105,9 @@ class Runtime {
   };
   Result forward(const ForwardRequest& request, KvCache& cache);
 
+  /// Of all forward passes so far; what they took beyond it is the embedding and the head.
+  [[nodiscard]] const LayerTimes& layer_times() const { return layer_times_; }
+
  private:
   Result run_layers(const ForwardRequest& request, KvCache& cache);
   MatrixView<const float> head(const ForwardRequest& request, MatrixView<float> x);
@@ -89,6 +116,7 @@ class Runtime {
   const Model& model_;
   RuntimeOptions options_;
   std::unique_ptr<Parts> parts_;
+  LayerTimes layer_times_;
 };
 
 }  // namespace sluice

@@ -1,18 +1,20 @@
-// Fills an ExpertStore: pieces of the source's matrices are read by all workers, cut by rows or columns, and
-// packed where they belong.
+// Fills an ExpertStore: pieces of the source's matrices are read, or made, cut by rows or columns, and packed
+// where they belong by all workers.
 #include <atomic>
 #include <chrono>
 #include <memory>
 #include <mutex>
 
 #include "offload/expert_store.h"
+#include "offload/read_ahead.h"
+#include "quant/finite.h"
 
 namespace sluice::offload {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// One read: large enough for a disk's full speed, small enough that few of them fit the scratch of many
+// One read: large enough for a disk's full speed, small enough that few of them fit the buffers of many
 // threads.
 constexpr int64_t kPieceBytes = 4 << 20;
 
@@ -72,12 +74,11 @@ class ExpertLoad {
     allocate();
     list_pieces();
     Meter meter(total_bytes_, options_.progress);
-    scratch_.resize(static_cast<size_t>(workers_.threads()));
-    workers_.for_ranges(static_cast<int64_t>(pieces_.size()), 1, [&](int64_t i, int64_t, int64_t worker) {
-      if (!options_.stop.stop_requested()) {
-        load(pieces_[static_cast<size_t>(i)], scratch_[static_cast<size_t>(worker)], meter);
-      }
-    });
+    if (source_.reads_at_once() > 0) {
+      pack_what_is_read(meter);
+    } else {
+      make_and_pack(meter);
+    }
     if (options_.stop.stop_requested()) {
       return std::nullopt;
     }
@@ -141,28 +142,58 @@ class ExpertLoad {
     }
   }
 
-  void load(const ExpertRows& piece, std::vector<std::byte>& scratch, Meter& meter) {
+  // Threads of their own wait for the disk, the workers pack what has come.
+  void pack_what_is_read(Meter& meter) {
+    const int64_t readers = source_.reads_at_once();
+    ReadAhead ahead(n_pieces(), readers, readers + 2 * workers_.threads(),
+                    [&](int64_t i, ReadBuffer& buffer) { return source_.read_into(piece(i), buffer); });
+    workers_.for_ranges(n_pieces(), 1, [&](int64_t, int64_t, int64_t) {
+      if (options_.stop.stop_requested()) {
+        ahead.stop();
+        return;
+      }
+      if (std::optional<ReadAhead::Filled> filled = ahead.take()) {
+        pack(piece(filled->piece), filled->bytes, meter);
+        ahead.give_back(*std::move(filled));
+      }
+    });
+  }
+
+  void make_and_pack(Meter& meter) {
+    std::vector<ReadBuffer> buffers(static_cast<size_t>(workers_.threads()));
+    workers_.for_ranges(n_pieces(), 1, [&](int64_t i, int64_t, int64_t worker) {
+      if (!options_.stop.stop_requested()) {
+        pack(piece(i), source_.read_into(piece(i), buffers[static_cast<size_t>(worker)]), meter);
+      }
+    });
+  }
+
+  [[nodiscard]] int64_t n_pieces() const { return static_cast<int64_t>(pieces_.size()); }
+  [[nodiscard]] const ExpertRows& piece(int64_t i) const { return pieces_[static_cast<size_t>(i)]; }
+
+  void pack(const ExpertRows& piece, std::span<const std::byte> bytes, Meter& meter) {
     const ExpertPartShape shape = source_.shape(piece.layer, piece.part);
-    const int64_t row_bytes = quant::row_bytes(shape.dtype, shape.cols);
-    const auto bytes = static_cast<size_t>(piece.rows * row_bytes);
-    scratch.resize(std::max(scratch.size(), bytes));
-    source_.read(piece, std::span(scratch).first(bytes));
+    if (options_.check_finite) {
+      const ExpertOrigin origin = source_.origin(piece.layer, piece.part);
+      quant::require_finite(origin.tensor, shape.dtype, shape.cols, bytes,
+                            {.row = origin.first_row + piece.first_row, .slice = piece.expert});
+    }
     const quant::WeightView rows{.dtype = shape.dtype,
-                                 .data = scratch.data(),
+                                 .data = bytes.data(),
                                  .rows = piece.rows,
                                  .cols = shape.cols,
-                                 .row_bytes = row_bytes};
+                                 .row_bytes = quant::row_bytes(shape.dtype, shape.cols)};
     for (int64_t first = 0; first < piece.rows; first += quant::kPanelRows) {
       const auto sixteen = rows.rows_from(first, std::min(quant::kPanelRows, piece.rows - first));
       for (int64_t node = 0; node < store_.nodes(); ++node) {
-        pack(piece, piece.first_row + first, sixteen, node);
+        pack_panel(piece, piece.first_row + first, sixteen, node);
       }
     }
-    meter.add(static_cast<int64_t>(bytes));
+    meter.add(static_cast<int64_t>(bytes.size()));
   }
 
   // Sixteen rows from `row` on: what of them the node holds.
-  void pack(const ExpertRows& piece, int64_t row, quant::WeightView rows, int64_t node) {
+  void pack_panel(const ExpertRows& piece, int64_t row, quant::WeightView rows, int64_t node) {
     const ExpertShare& share = store_.share(piece.layer, node);
     ExpertPanel where{.layer = piece.layer, .part = piece.part, .expert = piece.expert, .node = node};
     if (piece.part == ExpertPart::kDown) {
@@ -186,7 +217,6 @@ class ExpertLoad {
   ExpertStore store_;
   std::vector<ExpertRows> pieces_;
   int64_t total_bytes_ = 0;
-  std::vector<std::vector<std::byte>> scratch_;  // one per worker
 };
 
 std::optional<ExpertStore> ExpertStore::load(const ExpertSource& source, const ExpertStoreOptions& options,

@@ -4,7 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
+#include "offload/read_buffer.h"
 #include "quant/dtype.h"
 
 namespace sluice::offload {
@@ -29,6 +31,12 @@ struct ExpertRows {
   int64_t rows = 0;
 };
 
+/// Where a matrix comes from, for errors.
+struct ExpertOrigin {
+  std::string tensor;     // "model.gguf: tensor blk.3.ffn_up_exps.weight"
+  int64_t first_row = 0;  // of the matrix inside an expert's rows of that tensor
+};
+
 class ExpertSource {
  public:
   ExpertSource() = default;
@@ -40,9 +48,21 @@ class ExpertSource {
   /// 0 for a dense layer.
   [[nodiscard]] virtual int64_t experts(int64_t layer) const = 0;
   [[nodiscard]] virtual ExpertPartShape shape(int64_t layer, ExpertPart part) const = 0;
+  [[nodiscard]] virtual ExpertOrigin origin(int64_t layer, ExpertPart part) const = 0;
+  /// Reads that should be under way at once, beside the threads that compute: what waits for a disk. 0 when
+  /// read() computes itself.
+  [[nodiscard]] virtual int64_t reads_at_once() const { return 0; }
   /// Writes the rows as GGUF blocks, one after the other; `bytes` holds rows * row_bytes(dtype, cols). May be
   /// called by several threads at once. Throws Error naming the file and tensor when they cannot be read.
   virtual void read(const ExpertRows& what, std::span<std::byte> bytes) const = 0;
+  /// The same into a buffer; returns where in it the rows are.
+  [[nodiscard]] virtual std::span<const std::byte> read_into(const ExpertRows& what,
+                                                             ReadBuffer& buffer) const {
+    const ExpertPartShape matrix = shape(what.layer, what.part);
+    const std::span<std::byte> bytes = buffer.first(what.rows * quant::row_bytes(matrix.dtype, matrix.cols));
+    read(what, bytes);
+    return bytes;
+  }
 };
 
 }  // namespace sluice::offload

@@ -32,6 +32,7 @@ struct ExpertStoreOptions {
   /// Called from the loading threads, by one at a time, some ten times a second and at the end.
   std::function<void(const LoadProgress&)> progress;
   std::stop_token stop;
+  bool check_finite = false;  // infinity or NaN in what is read is an Error that names its place
 };
 
 struct ExpertStoreFacts {

@@ -46,9 +46,17 @@ class FileExpertSource final : public ExpertSource {
   [[nodiscard]] ExpertPartShape shape(int64_t layer, ExpertPart part) const override {
     return at(layer).matrix(part).shape;
   }
+  [[nodiscard]] ExpertOrigin origin(int64_t layer, ExpertPart part) const override;
+  /// Enough for disks that are many, or quick only when asked for much at once.
+  [[nodiscard]] int64_t reads_at_once() const override { return 8; }
   void read(const ExpertRows& what, std::span<std::byte> bytes) const override;
+  [[nodiscard]] std::span<const std::byte> read_into(const ExpertRows& what,
+                                                     ReadBuffer& buffer) const override;
 
  private:
+  // What read(file, offset, bytes) returns for these rows.
+  template <typename Read>
+  auto read_rows(const ExpertRows& what, const Read& read) const;
   [[nodiscard]] const FileExpertLayer& at(int64_t layer) const { return layers_[static_cast<size_t>(layer)]; }
 
   std::vector<std::unique_ptr<FileReader>> files_;

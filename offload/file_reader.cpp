@@ -5,11 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cassert>
 #include <cerrno>
-#include <cstdlib>
-#include <cstring>
-#include <new>
 #include <utility>
 
 #include "quant/base/error.h"
@@ -17,21 +13,14 @@
 namespace sluice::offload {
 namespace {
 
-// Offsets, lengths and addresses of direct reads are multiples of this: the largest block of any disk so far.
-constexpr int64_t kBlock = 4096;
-
 constexpr int64_t down_to_block(int64_t offset) {
-  return offset / kBlock * kBlock;
+  return offset / kReadBlock * kReadBlock;
 }
 constexpr int64_t up_to_block(int64_t offset) {
-  return (offset + kBlock - 1) / kBlock * kBlock;
+  return (offset + kReadBlock - 1) / kReadBlock * kReadBlock;
 }
 
 }  // namespace
-
-void FileReader::Free::operator()(std::byte* memory) const {
-  std::free(memory);
-}
 
 FileReader::FileReader(const FileToRead& file) : path_(file.path) {
   open(file, O_DIRECT);
@@ -71,14 +60,28 @@ void FileReader::open(const FileToRead& file, int flags) {
 }
 
 bool FileReader::reads_directly() const {
-  Buffer buffer = take_buffer(kBlock);
-  const bool works = pread(fd_, buffer.memory.get(), kBlock, 0) >= 0;
-  give_back(std::move(buffer));
-  return works;
+  ReadBuffer buffer;
+  return pread(fd_, buffer.first(kReadBlock).data(), kReadBlock, 0) >= 0;
 }
 
 void FileReader::read(int64_t offset, std::span<std::byte> bytes) const {
-  mode_ == ReadMode::kDirect ? read_direct(offset, bytes) : read_buffered(offset, bytes);
+  if (mode_ == ReadMode::kBuffered) {
+    read_buffered(offset, bytes);
+    return;
+  }
+  ReadBuffer buffer = take_buffer();
+  const auto read = read_direct(offset, static_cast<int64_t>(bytes.size()), buffer);
+  std::ranges::copy(read, bytes.begin());
+  give_back(std::move(buffer));
+}
+
+std::span<const std::byte> FileReader::read(int64_t offset, int64_t bytes, ReadBuffer& buffer) const {
+  if (mode_ == ReadMode::kDirect) {
+    return read_direct(offset, bytes, buffer);
+  }
+  const std::span<std::byte> to = buffer.first(bytes);
+  read_buffered(offset, to);
+  return to;
 }
 
 // At least one byte, or 0 at the end of the file.
@@ -95,30 +98,27 @@ int64_t FileReader::read_some(int64_t offset, std::byte* to, int64_t bytes) cons
   }
 }
 
-void FileReader::ends_early(int64_t offset, std::span<std::byte> bytes) const {
-  throw Error(path_.string(), fmt::format("{} bytes at byte {}", bytes.size(), offset),
+void FileReader::ends_early(int64_t offset, int64_t bytes) const {
+  throw Error(path_.string(), fmt::format("{} bytes at byte {}", bytes, offset),
               "the end of the file before");
 }
 
-void FileReader::read_direct(int64_t offset, std::span<std::byte> bytes) const {
+std::span<const std::byte> FileReader::read_direct(int64_t offset, int64_t bytes, ReadBuffer& buffer) const {
   const int64_t begin = down_to_block(offset);
   const int64_t skip = offset - begin;
-  const int64_t needed = skip + static_cast<int64_t>(bytes.size());
+  const int64_t needed = skip + bytes;
   const int64_t whole = up_to_block(needed);
-  Buffer buffer = take_buffer(whole);
+  const std::span<std::byte> memory = buffer.first(whole);
   for (int64_t done = 0; done < needed;) {
     // A read may stop anywhere; the next one has to begin at a block again, and repeats some bytes.
     const int64_t from = down_to_block(done);
-    const int64_t got = read_some(begin + from, buffer.memory.get() + from, whole - from);
+    const int64_t got = read_some(begin + from, memory.data() + from, whole - from);
     if (from + got <= done) {
       ends_early(offset, bytes);
     }
     done = from + got;
   }
-  if (!bytes.empty()) {
-    std::memcpy(bytes.data(), buffer.memory.get() + skip, bytes.size());
-  }
-  give_back(std::move(buffer));
+  return memory.subspan(static_cast<size_t>(skip), static_cast<size_t>(bytes));
 }
 
 void FileReader::read_buffered(int64_t offset, std::span<std::byte> bytes) const {
@@ -126,35 +126,24 @@ void FileReader::read_buffered(int64_t offset, std::span<std::byte> bytes) const
   for (int64_t done = 0; done < size;) {
     const int64_t got = read_some(offset + done, bytes.data() + done, size - done);
     if (got == 0) {
-      ends_early(offset, bytes);
+      ends_early(offset, size);
     }
     done += got;
   }
   posix_fadvise(fd_, offset, size, POSIX_FADV_DONTNEED);  // advice: whether it is taken changes nothing here
 }
 
-FileReader::Buffer FileReader::take_buffer(int64_t bytes) const {
-  {
-    const std::lock_guard lock(mutex_);
-    const auto fits = std::ranges::find_if(buffers_, [&](const Buffer& b) { return b.bytes >= bytes; });
-    if (fits != buffers_.end()) {
-      Buffer buffer = std::move(*fits);
-      buffers_.erase(fits);
-      return buffer;
-    }
-    if (!buffers_.empty()) {
-      buffers_.pop_back();  // too small: replaced by the new one
-    }
+ReadBuffer FileReader::take_buffer() const {
+  const std::lock_guard lock(mutex_);
+  if (buffers_.empty()) {
+    return {};
   }
-  const int64_t rounded = std::max(up_to_block(bytes), kBlock);
-  auto* memory = static_cast<std::byte*>(std::aligned_alloc(kBlock, static_cast<size_t>(rounded)));
-  if (memory == nullptr) {
-    throw std::bad_alloc();
-  }
-  return {.memory = std::unique_ptr<std::byte, Free>(memory), .bytes = rounded};
+  ReadBuffer buffer = std::move(buffers_.back());
+  buffers_.pop_back();
+  return buffer;
 }
 
-void FileReader::give_back(Buffer buffer) const {
+void FileReader::give_back(ReadBuffer buffer) const {
   const std::lock_guard lock(mutex_);
   buffers_.push_back(std::move(buffer));
 }

@@ -4,10 +4,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <memory>
 #include <mutex>
 #include <span>
 #include <vector>
+
+#include "offload/read_buffer.h"
 
 namespace sluice::offload {
 
@@ -29,35 +30,32 @@ class FileReader {
   FileReader(const FileReader&) = delete;
   FileReader& operator=(const FileReader&) = delete;
 
+  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
   [[nodiscard]] ReadMode mode() const { return mode_; }
 
   /// Fills `bytes` from `offset` on. By several threads at once. Throws Error naming the path when the file
   /// ends before, or a read fails.
   void read(int64_t offset, std::span<std::byte> bytes) const;
+  /// The same into a buffer, and without a copy: returns the `bytes` bytes, which lie somewhere in it.
+  [[nodiscard]] std::span<const std::byte> read(int64_t offset, int64_t bytes, ReadBuffer& buffer) const;
 
  private:
-  struct Free {
-    void operator()(std::byte* memory) const;
-  };
-  struct Buffer {
-    std::unique_ptr<std::byte, Free> memory;
-    int64_t bytes = 0;
-  };
-
   void open(const FileToRead& file, int flags);
   [[nodiscard]] bool reads_directly() const;
-  void read_direct(int64_t offset, std::span<std::byte> bytes) const;
+  [[nodiscard]] std::span<const std::byte> read_direct(int64_t offset, int64_t bytes,
+                                                       ReadBuffer& buffer) const;
   void read_buffered(int64_t offset, std::span<std::byte> bytes) const;
   int64_t read_some(int64_t offset, std::byte* to, int64_t bytes) const;
-  [[noreturn]] void ends_early(int64_t offset, std::span<std::byte> bytes) const;
-  [[nodiscard]] Buffer take_buffer(int64_t bytes) const;
-  void give_back(Buffer buffer) const;
+  [[noreturn]] void ends_early(int64_t offset, int64_t bytes) const;
+  [[nodiscard]] ReadBuffer take_buffer() const;
+  void give_back(ReadBuffer buffer) const;
 
   std::filesystem::path path_;
   ReadMode mode_ = ReadMode::kDirect;
   int fd_ = -1;
   mutable std::mutex mutex_;
-  mutable std::vector<Buffer> buffers_;  // those that nobody uses now; as many as threads have read at once
+  mutable std::vector<ReadBuffer>
+      buffers_;  // those that nobody uses now; as many as threads have read at once
 };
 
 }  // namespace sluice::offload

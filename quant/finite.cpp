@@ -1,14 +1,18 @@
 // Finiteness of floats is a matter of their exponent bits; that of blocks, of their scales.
 #include "quant/finite.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cassert>
 #include <cstring>
 
+#include "quant/base/error.h"
 #include "quant/block_codec.h"
 #include "quant/mxfp4.h"
+#include "quant/nvfp4.h"
 #include "quant/q4_0.h"
 #include "quant/q4_k.h"
 #include "quant/q5_0.h"
@@ -56,6 +60,12 @@ bool finite_scales(const BlockMXFP4& block) {
   return block.e != 255 && !find_non_finite(values);
 }
 
+// 0x7F is e4m3's NaN; the sign bit is ignored (nvfp4.h).
+template <>
+bool finite_scales(const BlockNVFP4& block) {
+  return std::ranges::none_of(block.d, [](uint8_t scale) { return (scale & 0x7FU) == 0x7FU; });
+}
+
 template <typename Block>
 std::optional<int64_t> find_in_blocks(std::span<const std::byte> blocks) {
   for (size_t offset = 0; offset < blocks.size(); offset += sizeof(Block)) {
@@ -68,15 +78,21 @@ std::optional<int64_t> find_in_blocks(std::span<const std::byte> blocks) {
   return std::nullopt;
 }
 
-std::optional<int64_t> find_by_decoding(DType dtype, std::span<const std::byte> elements) {
-  const auto bytes_each = static_cast<size_t>(row_bytes(dtype, 1));
-  const size_t n = elements.size() / bytes_each;
-  std::array<float, kPiece> values;
+// Elements of plain floats of which `exponent` is all ones.
+template <typename Bits>
+std::optional<int64_t> find_in_floats(std::span<const std::byte> elements, Bits exponent) {
+  std::array<Bits, kPiece> values;
+  const size_t n = elements.size() / sizeof(Bits);
+  const auto finite = [exponent](Bits bits) { return static_cast<Bits>(bits & exponent) != exponent; };
   for (size_t begin = 0; begin < n; begin += kPiece) {
-    const std::span<float> piece = std::span(values).first(std::min(kPiece, n - begin));
-    dequantize_row(dtype, elements.subspan(begin * bytes_each, piece.size() * bytes_each), piece);
-    if (const auto found = find_non_finite(piece)) {
-      return static_cast<int64_t>(begin) + *found;
+    const std::span<Bits> piece = std::span(values).first(std::min(kPiece, n - begin));
+    std::memcpy(piece.data(), elements.data() + begin * sizeof(Bits), piece.size_bytes());
+    Bits non_finite = 0;  // gathered without a branch, so that the common case is vectorized
+    for (const Bits bits : piece) {
+      non_finite |= finite(bits) ? Bits{0} : Bits{1};
+    }
+    if (non_finite != 0) {
+      return static_cast<int64_t>(begin) + (std::ranges::find_if_not(piece, finite) - piece.begin());
     }
   }
   return std::nullopt;
@@ -118,9 +134,24 @@ std::optional<int64_t> find_non_finite(DType dtype, std::span<const std::byte> b
     case DType::kMXFP4:
       return find_in_blocks<BlockMXFP4>(blocks);
     case DType::kNVFP4:
-      return std::nullopt;  // every scale byte decodes to a finite value
+      return find_in_blocks<BlockNVFP4>(blocks);
+    case DType::kF16:
+      return find_in_floats<uint16_t>(blocks, 0x7C00);
+    case DType::kBF16:
+      return find_in_floats<uint16_t>(blocks, 0x7F80);
     default:
-      return find_by_decoding(dtype, blocks);
+      return find_in_floats<uint32_t>(blocks, 0x7F800000);
+  }
+}
+
+void require_finite(const std::string& subject, DType dtype, int64_t cols, std::span<const std::byte> blocks,
+                    TensorPlace first) {
+  const std::optional<int64_t> found = find_non_finite(dtype, blocks);
+  if (found.has_value()) {
+    const bool in_block = dtype_info(dtype).elements_per_block > 1;
+    throw Error(subject, "finite weights",
+                fmt::format("infinity or NaN {} {{{}, {}, {}}}", in_block ? "in the block at" : "at",
+                            *found % cols, first.row + *found / cols, first.slice));
   }
 }
 

@@ -1,7 +1,9 @@
 // Opens a GGUF file and, when it is the first of a set, the other shards beside it.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cassert>
+#include <functional>
 #include <system_error>
 #include <utility>
 
@@ -121,6 +123,17 @@ GgufFile GgufFile::in_memory(std::filesystem::path path, GgufMetadata metadata, 
 const Tensor* GgufFile::find(std::string_view name) const {
   const auto found = index_.find(name);
   return found == index_.end() ? nullptr : &tensors_[found->second];
+}
+
+const std::filesystem::path& GgufFile::path_of(const Tensor& tensor) const {
+  const auto holds = [&](const MappedFile& shard) {
+    const std::less_equal<> not_after;
+    const std::byte* const begin = shard.bytes().data();
+    return not_after(begin, tensor.bytes.data()) &&
+           not_after(tensor.bytes.data() + tensor.bytes.size(), begin + shard.bytes().size());
+  };
+  const auto shard = std::ranges::find_if(shards_, holds);
+  return shard == shards_.end() ? path_ : shard->path();
 }
 
 }  // namespace sluice::quant

@@ -45,6 +45,8 @@ class GgufFile {
   [[nodiscard]] const std::vector<Tensor>& tensors() const { return tensors_; }
   /// Null when there is none of this name.
   [[nodiscard]] const Tensor* find(std::string_view name) const;
+  /// The file that holds the tensor: path() or another shard.
+  [[nodiscard]] const std::filesystem::path& path_of(const Tensor& tensor) const;
   /// The mappings that tensors point into, for readers that go to the files themselves; none of a file that
   /// is made in memory.
   [[nodiscard]] std::span<const MappedFile> shards() const { return shards_; }

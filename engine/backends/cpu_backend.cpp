@@ -29,21 +29,19 @@ int64_t task_rows(int64_t rows, int64_t multiply_adds, int64_t threads) {
 
 }  // namespace
 
-CpuBackend::CpuBackend(const Model& model, const RuntimeOptions& options, cpu::Isa isa,
-                       offload::Workers& workers)
+CpuBackend::CpuBackend(const Model& model, const RuntimeOptions& options, const PanelWeights* panels,
+                       cpu::Isa isa, offload::Workers& workers)
     : model_(model),
       config_(model.config()),
       kernels_(cpu::kernels_for(isa)),
       panel_kernels_(cpu::panel_kernels_for(isa)),
       workers_(workers),
+      panels_(panels),
       quantized_(options.activations == Activations::kInt8 ? options.max_batch * largest_matmul_cols(config_)
                                                            : 0),
       frequencies_(cpu::yarn_frequencies(config_.rope)),
       buffers_(config_, options.max_batch),
       attention_(config_, kernels_, workers) {
-  if (options.activations == Activations::kInt8) {
-    panels_.emplace(model.weights(), workers);
-  }
   const int64_t floats = std::max(cpu::matmul_scratch_floats(largest_matmul_cols(config_)),
                                   cpu::router_scratch_floats(config_.router));
   scratch_.resize(static_cast<size_t>(workers.threads()));
@@ -83,7 +81,8 @@ void CpuBackend::matmul(std::span<const Product> products, MatrixView<const floa
   int64_t tasks = 0;
   std::optional<cpu::PanelNumerics> form;
   for (const Product& product : products) {
-    Share share{.w = product.w, .panels = panels_ ? panels_->find(*product.w) : nullptr, .y = product.y};
+    Share share{
+        .w = product.w, .panels = panels_ != nullptr ? panels_->find(*product.w) : nullptr, .y = product.y};
     if (form && share.form() && *form != *share.form()) {  // another form of x: a loop of its own
       matmul(*product.w, x, product.y);
       continue;
@@ -133,7 +132,7 @@ void CpuBackend::multiply(const Share& share, int64_t begin, int64_t end, Matrix
 void CpuBackend::matmul_head(const quant::WeightView& w, MatrixView<const float> x, MatrixView<float> y,
                              int64_t worker) {
   WorkerScratch& scratch = scratch_[static_cast<size_t>(worker)];
-  const quant::PanelView* const panels = panels_ ? panels_->find(w) : nullptr;
+  const quant::PanelView* const panels = panels_ != nullptr ? panels_->find(w) : nullptr;
   if (panels == nullptr) {
     cpu::matmul_rows(kernels_, w, 0, w.rows, x, y, scratch.floats);
   } else if (!cpu::takes_int8(w.dtype)) {

@@ -21,8 +21,9 @@ namespace sluice {
 
 class CpuBackend final : public Backend {
  public:
-  /// References are kept. `options.max_batch` bounds a batch.
-  CpuBackend(const Model& model, const RuntimeOptions& options, cpu::Isa isa, offload::Workers& workers);
+  /// References are kept. `options.max_batch` bounds a batch. `panels` is null when activations are float32.
+  CpuBackend(const Model& model, const RuntimeOptions& options, const PanelWeights* panels, cpu::Isa isa,
+             offload::Workers& workers);
 
   void embed(const Batch& batch, MatrixView<float> x) override;
   void attention(int64_t layer, const Batch& batch, MatrixView<float> x) override;
@@ -72,9 +73,9 @@ class CpuBackend final : public Backend {
   const cpu::Kernels& kernels_;
   const cpu::PanelKernels& panel_kernels_;
   offload::Workers& workers_;
-  std::optional<PanelWeights> panels_;  // none when activations are float32
-  offload::Int8Rows quantized_;         // what a product of panels reads
-  std::vector<float> frequencies_;      // [d_rope / 2]
+  const PanelWeights* panels_;      // null when activations are float32
+  offload::Int8Rows quantized_;     // what a product of panels reads
+  std::vector<float> frequencies_;  // [d_rope / 2]
   // The positions whose angles buffers_.cos_sin holds.
   int64_t rope_first_position_ = -1;
   int64_t rope_tokens_ = 0;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "engine/load_stopped.h"
+
 namespace sluice {
 namespace {
 
@@ -40,8 +42,9 @@ int64_t panel_bytes(const std::vector<WeightView>& matrices) {
 
 }  // namespace
 
-PanelWeights::PanelWeights(const ModelWeights& weights, offload::Workers& workers)
-    : arena_(panel_bytes(shared_matrices(weights)),
+PanelWeights::PanelWeights(const ModelWeights& weights, offload::Workers& workers,
+                           const std::stop_token& stop)
+    : arena_(bytes_needed(weights),
              {.purpose = "weights shared by all tokens", .huge_pages = offload::HugePages::kOn}) {
   for (const WeightView& w : shared_matrices(weights)) {
     const quant::PanelLayout layout = quant::panel_layout(w.dtype, w.cols);
@@ -49,6 +52,7 @@ PanelWeights::PanelWeights(const ModelWeights& weights, offload::Workers& worker
     const std::span<std::byte> bytes = arena_.allocate(view.bytes());
     view.data = bytes.data();
     workers.for_ranges(view.panels(), 1, [&](int64_t begin, int64_t end, int64_t) {
+      throw_if_stopped(stop);
       for (int64_t p = begin; p < end; ++p) {
         const int64_t row = p * quant::kPanelRows;
         quant::pack_panel(layout, w.rows_from(row, std::min(quant::kPanelRows, w.rows - row)),
@@ -58,6 +62,10 @@ PanelWeights::PanelWeights(const ModelWeights& weights, offload::Workers& worker
     });
     panels_.emplace(w.data, view);
   }
+}
+
+int64_t PanelWeights::bytes_needed(const ModelWeights& weights) {
+  return panel_bytes(shared_matrices(weights));
 }
 
 const quant::PanelView* PanelWeights::find(const WeightView& w) const {

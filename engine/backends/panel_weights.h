@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <stop_token>
 #include <unordered_map>
 
 #include "engine/model_weights.h"
@@ -14,8 +15,11 @@ namespace sluice {
 class PanelWeights {
  public:
   /// Packs every matrix of `weights` but the routed experts', those in F32 and the embedding table, which is
-  /// read by rows. Throws Error when there is no memory for them.
-  PanelWeights(const ModelWeights& weights, offload::Workers& workers);
+  /// read by rows. Throws Error when there is no memory for them, LoadStopped when `stop` was requested.
+  PanelWeights(const ModelWeights& weights, offload::Workers& workers, const std::stop_token& stop);
+
+  /// What it would allocate for them.
+  static int64_t bytes_needed(const ModelWeights& weights);
 
   /// The panels of a matrix of those weights; null for one that is left as rows.
   [[nodiscard]] const quant::PanelView* find(const quant::WeightView& w) const;

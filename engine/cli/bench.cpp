@@ -21,6 +21,7 @@
 #include "engine/cli/common_options.h"
 #include "engine/cli/input_data.h"
 #include "engine/cli/interrupted.h"
+#include "engine/cli/model_loading.h"
 #include "engine/cli/terminal.h"
 #include "engine/cli/value_list.h"
 #include "engine/cli/whole_number.h"
@@ -112,18 +113,25 @@ BenchSubject subject_of(const Model& model, const BenchOptions& options) {
           .model_bytes = model.tensor_bytes(),
           .parameters = model.parameters(),
           .cpu = offload::probe_machine().cpu_name,
-          .tokens = options.file.empty() ? "random" : options.file};
+          .tokens = options.file.empty() ? "random" : options.file,
+          .scale = layer_scale(model)};
 }
 
-// Nanoseconds of one repetition; nothing when it was stopped.
-std::optional<int64_t> measure(Session& session, const std::vector<int32_t>& tokens, const BenchTest& test,
-                               const std::stop_token& stop) {
+struct Sample {
+  int64_t ns = 0;
+  LayerTimes layers;
+};
+
+// One repetition; nothing when it was stopped.
+std::optional<Sample> measure(Session& session, const std::vector<int32_t>& tokens, const BenchTest& test,
+                              const std::stop_token& stop) {
   const std::span<const int32_t> ids(tokens);
   if (test.depth > 0) {
     if (!session.prefill(ids.first(static_cast<size_t>(test.depth)), {}, stop).completed) return {};
   } else {
     session.truncate(0);
   }
+  const LayerTimes before = session.runtime().layer_times();
   const Clock::time_point start = Clock::now();
   const int64_t prompted = test.depth + test.prompt;
   if (test.prompt > 0 && !session.prefill(ids.first(static_cast<size_t>(prompted)), {}, stop).completed) {
@@ -133,7 +141,8 @@ std::optional<int64_t> measure(Session& session, const std::vector<int32_t>& tok
     if (stop.stop_requested()) return {};
     session.append(ids[static_cast<size_t>(prompted + i)]);
   }
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
+  const std::chrono::nanoseconds taken = Clock::now() - start;
+  return Sample{.ns = taken.count(), .layers = session.runtime().layer_times() - before};
 }
 
 class Bench {
@@ -167,14 +176,22 @@ class Bench {
     write_all(STDOUT_FILENO, writer.tail());
   }
 
+  [[nodiscard]] RuntimeOptions runtime_options(const BenchSetup& setup) const {
+    RuntimeOptions options;
+    options.threads = setup.threads;
+    options.max_batch = setup.max_batch;
+    options.attention = setup.attention;
+    options_.experts.apply_to(options);
+    return options;
+  }
+
   bool run_setups(BenchWriter& writer, const std::stop_token& stop) {
+    const RuntimeOptions first = runtime_options(setups_.front());
+    static_cast<void>(checked_options(model_, first));  // what is wrong is told before a long load
+    // No setup differs in what they depend on.
+    const LoadedWeights weights = load_weights(model_, first, stop);
     for (BenchSetup setup : setups_) {
-      RuntimeOptions options;
-      options.threads = setup.threads;
-      options.max_batch = setup.max_batch;
-      options.attention = setup.attention;
-      options_.experts.apply_to(options);
-      Runtime runtime = make_runtime(model_, options);
+      Runtime runtime(weights, runtime_options(setup));
       setup.threads = runtime.options().threads;
       Session session(runtime, context_, setup.cache_type);
       for (const BenchTest& test : tests_) {
@@ -199,9 +216,12 @@ class Bench {
     for (int64_t i = options_.no_warmup ? 0 : -1; i < options_.repetitions; ++i) {
       progress_.show(i < 0 ? fmt::format("{}: warming up", test.name())
                            : fmt::format("{}: {} of {}", test.name(), i + 1, options_.repetitions));
-      const std::optional<int64_t> sample = measure(session, tokens_, test, stop);
+      const std::optional<Sample> sample = measure(session, tokens_, test, stop);
       if (!sample.has_value()) return {};
-      if (i >= 0) row.samples_ns.push_back(*sample);
+      if (i >= 0) {
+        row.samples_ns.push_back(sample->ns);
+        row.layers = row.layers + sample->layers;
+      }
     }
     return row;
   }
@@ -218,7 +238,7 @@ class Bench {
 
 void bench(const BenchOptions& options) {
   Interrupts interrupts;
-  const Model model = load_model(options.model);
+  const Model model = load_model(options.model, interrupts);
   Bench bench(model, options);
   const StoppableWork work(interrupts);
   bench.run(work.token());

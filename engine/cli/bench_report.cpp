@@ -33,35 +33,80 @@ std::string cell(std::string text) {
   return text;
 }
 
+Extrapolation extrapolation_of(const LayerScale& scale, const BenchRow& row) {
+  return extrapolate(scale, row.layers,
+                     std::accumulate(row.samples_ns.begin(), row.samples_ns.end(), int64_t{0}),
+                     static_cast<int64_t>(row.samples_ns.size()));
+}
+
+double tokens_of(const BenchTest& test) {
+  return static_cast<double>(test.prompt + test.generated);
+}
+
+ordered_json extrapolation_json(const LayerScale& scale, const BenchRow& row) {
+  const Extrapolation e = extrapolation_of(scale, row);
+  return {{"method", "per-layer arithmetic, not measured"},
+          {"n_layer_dense", scale.full.dense},
+          {"n_layer_moe", scale.full.moe},
+          {"remark", scale.remark},
+          {"dense_layer_ns", std::llround(e.dense_layer_ns)},
+          {"moe_layer_ns", std::llround(e.moe_layer_ns)},
+          {"rest_ns", std::llround(e.rest_ns)},
+          {"avg_ns", std::llround(e.total_ns)},
+          {"avg_ts", tokens_of(row.test) * kNanoseconds / e.total_ns}};
+}
+
+std::string extrapolation_row(const LayerScale& scale, const BenchRow& row) {
+  const Extrapolation e = extrapolation_of(scale, row);
+  const double us_per_token = 1e-3 / tokens_of(row.test);
+  return fmt::format("| {} | {} | {} | {} | {:.1f} | {:.1f} | {:.1f} | {:.2f} |\n", row.setup.threads,
+                     row.setup.max_batch, attention_mode_name(row.setup.attention), row.test.name(),
+                     e.dense_layer_ns * us_per_token, e.moe_layer_ns * us_per_token, e.rest_ns * us_per_token,
+                     tokens_of(row.test) * kNanoseconds / e.total_ns);
+}
+
+std::string extrapolation_head(const LayerScale& scale) {
+  return fmt::format(
+      "\nExtrapolated, not measured: {} dense and {} MoE layers{}, each as long as the measured ones of its "
+      "kind ({} and {}), and the rest once.\n\n"
+      "| threads | n_ubatch | attention | test | dense layer, us/token | MoE layer, us/token | rest, "
+      "us/token "
+      "| extrapolated t/s |\n| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |\n",
+      scale.full.dense, scale.full.moe, scale.remark.empty() ? "" : " (" + scale.remark + ")",
+      scale.measured.dense, scale.measured.moe);
+}
+
 ordered_json json_of(const BenchSubject& subject, const BenchRow& row) {
   const std::vector<double> rates = row.tokens_per_second();
   const std::vector<double> times(row.samples_ns.begin(), row.samples_ns.end());
   const MeanDeviation time = mean_deviation(times);
   const MeanDeviation rate = mean_deviation(rates);
-  return {{"build_version", SLUICE_VERSION},
-          {"cpu_info", subject.cpu},
-          {"gpu_info", ""},
-          {"backends", "CPU"},
-          {"runs", row.runs},
-          {"model_filename", subject.model_file},
-          {"model_type", subject.model_name},
-          {"model_size", subject.model_bytes},
-          {"model_n_params", subject.parameters},
-          {"n_ubatch", row.setup.max_batch},
-          {"n_threads", row.setup.threads},
-          {"type_k", cache_type_name(row.setup.cache_type)},
-          {"attention", attention_mode_name(row.setup.attention)},
-          {"tokens", subject.tokens},
-          {"n_prompt", row.test.prompt},
-          {"n_gen", row.test.generated},
-          {"n_depth", row.test.depth},
-          {"test_time", row.time},
-          {"avg_ns", std::llround(time.mean)},
-          {"stddev_ns", std::llround(time.deviation)},
-          {"avg_ts", rate.mean},
-          {"stddev_ts", rate.deviation},
-          {"samples_ns", row.samples_ns},
-          {"samples_ts", rates}};
+  ordered_json json{{"build_version", SLUICE_VERSION},
+                    {"cpu_info", subject.cpu},
+                    {"gpu_info", ""},
+                    {"backends", "CPU"},
+                    {"runs", row.runs},
+                    {"model_filename", subject.model_file},
+                    {"model_type", subject.model_name},
+                    {"model_size", subject.model_bytes},
+                    {"model_n_params", subject.parameters},
+                    {"n_ubatch", row.setup.max_batch},
+                    {"n_threads", row.setup.threads},
+                    {"type_k", cache_type_name(row.setup.cache_type)},
+                    {"attention", attention_mode_name(row.setup.attention)},
+                    {"tokens", subject.tokens},
+                    {"n_prompt", row.test.prompt},
+                    {"n_gen", row.test.generated},
+                    {"n_depth", row.test.depth},
+                    {"test_time", row.time},
+                    {"avg_ns", std::llround(time.mean)},
+                    {"stddev_ns", std::llround(time.deviation)},
+                    {"avg_ts", rate.mean},
+                    {"stddev_ts", rate.deviation},
+                    {"samples_ns", row.samples_ns},
+                    {"samples_ts", rates}};
+  if (subject.scale.has_value()) json["extrapolated"] = extrapolation_json(*subject.scale, row);
+  return json;
 }
 
 std::string dump(const ordered_json& json) {
@@ -78,11 +123,11 @@ std::string quoted(const ordered_json& value) {
   return field + '"';
 }
 
-// All but the samples, which are lists.
+// All but the samples, which are lists, and the extrapolation, which is no measurement.
 std::string csv_line(const ordered_json& row, bool names) {
   std::string line;
   for (const auto& [name, value] : row.items()) {
-    if (value.is_array()) continue;
+    if (value.is_structured()) continue;
     if (!line.empty()) line += ',';
     line += names ? name : quoted(value);
   }
@@ -109,7 +154,7 @@ std::string BenchTest::name() const {
 
 std::vector<double> BenchRow::tokens_per_second() const {
   std::vector<double> rates(samples_ns.size());
-  const auto tokens = static_cast<double>(test.prompt + test.generated);
+  const double tokens = tokens_of(test);
   std::transform(samples_ns.begin(), samples_ns.end(), rates.begin(),
                  [&](int64_t ns) { return tokens * kNanoseconds / static_cast<double>(ns); });
   return rates;
@@ -147,6 +192,7 @@ std::string BenchWriter::row(const BenchRow& row) {
   const std::string start = first ? head() : std::string();
   switch (format_) {
     case BenchFormat::kMarkdown:
+      if (subject_.scale.has_value()) extrapolated_ += extrapolation_row(*subject_.scale, row);
       return start + markdown_row(subject_, row);
     case BenchFormat::kCsv:
       return start + csv_line(json_of(subject_, row), false);
@@ -157,6 +203,7 @@ std::string BenchWriter::row(const BenchRow& row) {
 }
 
 std::string BenchWriter::tail() const {
+  if (!extrapolated_.empty()) return extrapolation_head(*subject_.scale) + extrapolated_;
   if (format_ != BenchFormat::kJson) return {};
   return first_ ? "[]\n" : "\n]\n";
 }

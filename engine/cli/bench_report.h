@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "engine/cli/extrapolation.h"
 #include "engine/engine.h"
 
 namespace sluice::cli {
@@ -34,6 +36,7 @@ struct BenchRow {
   std::string runs;  // Runtime::description()
   std::string time;  // ISO 8601, UTC, of its start
   std::vector<int64_t> samples_ns;
+  LayerTimes layers = {};  // of all samples together
 
   [[nodiscard]] std::vector<double> tokens_per_second() const;
 };
@@ -53,7 +56,8 @@ struct BenchSubject {
   int64_t model_bytes = 0;
   int64_t parameters = 0;
   std::string cpu;
-  std::string tokens;  // where the tokens come from: a file, or "random"
+  std::string tokens;                    // where the tokens come from: a file, or "random"
+  std::optional<LayerScale> scale = {};  // of a part of a model: rows are extrapolated to all of it, too
 };
 
 enum class BenchFormat { kMarkdown, kCsv, kJson };
@@ -73,6 +77,7 @@ class BenchWriter {
   BenchFormat format_;
   BenchSubject subject_;
   bool first_ = true;
+  std::string extrapolated_;  // Markdown: the rows of a second table
 };
 
 }  // namespace sluice::cli

@@ -12,6 +12,7 @@
 #include "engine/cli/common_options.h"
 #include "engine/cli/conversation.h"
 #include "engine/cli/interrupt.h"
+#include "engine/cli/model_loading.h"
 #include "engine/cli/terminal.h"
 #include "engine/cli/whole_number.h"
 #include "quant/base/error.h"
@@ -64,8 +65,8 @@ int chat(const ChatOptions& options) {
   Interrupts interrupts;
   const ChatSettings settings{options.sampling.resolve(options.model),
                               options.think ? Thinking::kOn : Thinking::kOff, options.max_tokens};
-  const Model model = load_model(options.model);
-  Runtime runtime = make_runtime(model, options.compute.runtime());
+  const Model model = load_model(options.model, interrupts);
+  Runtime runtime = make_runtime(model, options.compute.runtime(), interrupts);
   Session session(runtime, options.compute.context_for(model), options.compute.cache_type);
   Conversation conversation(session, settings);
   conversation.set_system(options.system);

@@ -3,10 +3,8 @@
 
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
-#include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -15,9 +13,7 @@
 #include <system_error>
 
 #include "engine/cli/choices.h"
-#include "engine/cli/terminal.h"
 #include "engine/cli/whole_number.h"
-#include "engine/synth/open_model.h"
 #include "quant/base/error.h"
 
 namespace sluice::cli {
@@ -45,46 +41,6 @@ std::string read_stream(Stream& stream, const std::string& name) {
   return text;
 }
 
-// Generates gigabytes a second, and there may be many.
-Model make_synthetic_model(const std::string& spec) {
-  const auto start = std::chrono::steady_clock::now();
-  ProgressLine line;
-  const auto show = [&](int64_t done, int64_t total) {
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    const double gigabytes = static_cast<double>(done) * 1e-9;
-    line.show(fmt::format("{:3.0f} %  {:.2f} of {:.2f} GB generated  {:.2f} GB/s",
-                          100.0 * static_cast<double>(done) / static_cast<double>(total), gigabytes,
-                          static_cast<double>(total) * 1e-9, gigabytes / seconds));
-  };
-  return synth::open_model(synth::parse_model_spec(spec), {.threads = 0, .progress = show});
-}
-
-/// The loading of experts, as a bar.
-class LoadBar {
- public:
-  void show(const offload::LoadProgress& progress) {
-    if (std::chrono::steady_clock::now() - start_ < kPatience) return;
-    constexpr int kWidth = 30;
-    const double share = static_cast<double>(progress.bytes_done) / static_cast<double>(progress.bytes_total);
-    const auto filled = static_cast<size_t>(share * kWidth);
-    line_.show(fmt::format("experts [{}{}] {:3.0f} %  {:.1f} of {:.1f} GB  {:.2f} GB/s",
-                           std::string(filled, '#'), std::string(kWidth - filled, '.'), 100.0 * share,
-                           static_cast<double>(progress.bytes_done) * 1e-9,
-                           static_cast<double>(progress.bytes_total) * 1e-9, progress.gb_per_s));
-  }
-
- private:
-  static constexpr std::chrono::seconds kPatience{2};
-  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  ProgressLine line_;
-};
-
-Model open_model(const ModelOptions& options) {
-  if (options.embedded()) return Model::load(embedded_model_path());
-  if (synth::is_model_spec(options.path)) return make_synthetic_model(options.path);
-  return Model::load(options.path);
-}
-
 }  // namespace
 
 void ModelOptions::add_to(CLI::App& app) {
@@ -106,18 +62,13 @@ std::filesystem::path embedded_model_path() {
               "no file at either place");
 }
 
-Model load_model(const ModelOptions& options) {
-  Model model = open_model(options);
-  spdlog::info("{}: {}, {} parameters, {}, {:.1f} MB", model.path().string(), model.config().name,
-               model.parameters(), model.type_name(), static_cast<double>(model.tensor_bytes()) / 1e6);
-  return model;
-}
-
 void ExpertOptions::add_to(CLI::App& app) {
   app.add_flag("--exact", exact,
                "Multiply quantized weights with float32 activations instead of int8 ones; slower");
   app.add_flag("--mmap", mmap,
                "Leave the experts in the mapped file instead of loading them: for models larger than memory");
+  app.add_flag("--check-tensors", check_tensors,
+               "Refuse a model with infinity or NaN in any weight or scale; reads all of it at the start");
   take_words(
       app.add_option("--numa", numa,
                      "Experts divided among the memory nodes of the machine, in any memory, or page by "
@@ -129,12 +80,7 @@ void ExpertOptions::apply_to(RuntimeOptions& options) const {
   options.activations = exact ? Activations::kFloat32 : Activations::kInt8;
   options.expert_memory = mmap ? ExpertMemory::kMapped : ExpertMemory::kLoaded;
   options.numa = numa;
-}
-
-Runtime make_runtime(const Model& model, RuntimeOptions options) {
-  LoadBar bar;
-  options.load_progress = [&](const offload::LoadProgress& progress) { bar.show(progress); };
-  return Runtime(model, options);  // made in place: it cannot be moved
+  options.check_tensors = check_tensors;
 }
 
 void ComputeOptions::add_to(CLI::App& app) {

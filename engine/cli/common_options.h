@@ -23,25 +23,19 @@ struct ModelOptions {
 /// models/tiny.gguf of the installation, else next to the sources. Throws Error naming both places.
 std::filesystem::path embedded_model_path();
 
-/// Throws Error naming the file.
-Model load_model(const ModelOptions& options);
-
-/// --exact, --mmap, --numa: how the routed experts are kept and computed.
+/// --exact, --mmap, --numa, --check-tensors: how the routed experts are kept and computed.
 struct ExpertOptions {
   bool exact = false;
   bool mmap = false;
+  bool check_tensors = false;
   NumaMode numa = NumaMode::kAuto;
 
   void add_to(CLI::App& app);
   void apply_to(RuntimeOptions& options) const;
 };
 
-/// Says how far the loading of experts has come, on standard error, once it has taken two seconds.
-/// Throws Error.
-Runtime make_runtime(const Model& model, RuntimeOptions options);
-
-/// -c, -t, -ub, -ctk, --attention, --exact, --mmap, --numa. Placement flags (-ngl, -ncmoe, -cmoe, -ot) are
-/// known and refused with an Error.
+/// -c, -t, -ub, -ctk, --attention, --exact, --mmap, --numa, --check-tensors. Placement flags (-ngl, -ncmoe,
+/// -cmoe, -ot) are known and refused with an Error.
 struct ComputeOptions {
   int64_t context = 0;  // tokens; 0 = the model's
   int64_t threads = 0;  // 0 = all physical cores

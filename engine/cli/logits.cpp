@@ -18,6 +18,7 @@
 #include "engine/cli/input_data.h"
 #include "engine/cli/interrupted.h"
 #include "engine/cli/layer_dump.h"
+#include "engine/cli/model_loading.h"
 #include "engine/cli/npy.h"
 #include "engine/cli/whole_number.h"
 #include "quant/base/error.h"
@@ -106,11 +107,11 @@ bool compute(Runtime& runtime, std::span<const int32_t> ids, int64_t first_wante
 
 void logits(const LogitsOptions& options) {
   Interrupts interrupts;
-  const Model model = load_model(options.model);
+  const Model model = load_model(options.model, interrupts);
   const std::vector<int32_t> ids = input_ids(model, options);
   const auto n_tokens = static_cast<int64_t>(ids.size());
   check_lengths(model, n_tokens, options);
-  Runtime runtime = make_runtime(model, options.compute.runtime());
+  Runtime runtime = make_runtime(model, options.compute.runtime(), interrupts);
   spdlog::info("{}", runtime.description());
   // Opened before anything is computed: an unwritable place shows at once.
   NpyFile<float> out(options.output, {options.last, model.config().vocab_size});

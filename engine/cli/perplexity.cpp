@@ -20,6 +20,7 @@
 #include "engine/cli/common_options.h"
 #include "engine/cli/input_data.h"
 #include "engine/cli/interrupted.h"
+#include "engine/cli/model_loading.h"
 #include "engine/cli/terminal.h"
 #include "engine/cli/whole_number.h"
 #include "engine/perplexity.h"
@@ -131,10 +132,10 @@ void print_json(const Model& model, const PerplexityWindows& windows, const Outc
 
 void perplexity(const PerplexityOptions& options) {
   Interrupts interrupts;
-  const Model model = load_model(options.model);
+  const Model model = load_model(options.model, interrupts);
   const PerplexityWindows windows = cut_text(model, options);
   const int64_t count = options.chunks < 0 ? windows.count() : std::min(options.chunks, windows.count());
-  Runtime runtime = make_runtime(model, options.compute.runtime());
+  Runtime runtime = make_runtime(model, options.compute.runtime(), interrupts);
   spdlog::info("{}", runtime.description());
   const StoppableWork work(interrupts);
   const Outcome outcome = score(runtime, windows, count, options, work.token());

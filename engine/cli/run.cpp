@@ -13,6 +13,7 @@
 #include "engine/cli/answer_printer.h"
 #include "engine/cli/common_options.h"
 #include "engine/cli/interrupt.h"
+#include "engine/cli/model_loading.h"
 #include "engine/cli/terminal.h"
 #include "engine/cli/whole_number.h"
 #include "quant/base/error.h"
@@ -124,9 +125,9 @@ int run(const RunOptions& options) {
   }
   Interrupts interrupts;
   static_cast<void>(options.sampling.resolve(options.model));  // wrong values are told before a long load
-  const Model model = load_model(options.model);
+  const Model model = load_model(options.model, interrupts);
   static_cast<void>(model.tokenizer());  // says what is missing
-  Runtime runtime = make_runtime(model, options.compute.runtime());
+  Runtime runtime = make_runtime(model, options.compute.runtime(), interrupts);
   spdlog::info("{}", runtime.description());
   Session session(runtime, options.compute.context_for(model), options.compute.cache_type);
   return continue_text(session, interrupts, options);

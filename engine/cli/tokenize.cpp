@@ -12,6 +12,7 @@
 
 #include "engine/cli/common_options.h"
 #include "engine/cli/input_data.h"
+#include "engine/cli/model_loading.h"
 #include "engine/cli/terminal.h"
 #include "engine/text/tokenizer.h"
 #include "engine/text/utf8.h"

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cassert>
 #include <string>
+#include <utility>
 
 #include "engine/convert/tensor_names.h"
 
@@ -30,18 +31,26 @@ std::vector<float> scales_of(const TensorTable& table, const std::string& weight
 
 }  // namespace
 
-SyntheticExperts::SyntheticExperts(const TensorTable& table, const ModelConfig& config)
-    : experts_(config.router.experts), layers_(static_cast<size_t>(config.layers)) {
+SyntheticExperts::SyntheticExperts(std::string source, const TensorTable& table, const ModelConfig& config)
+    : source_(std::move(source)),
+      experts_(config.router.experts),
+      layers_(static_cast<size_t>(config.layers)) {
   for (int64_t layer = config.dense_layers; layer < config.layers; ++layer) {
     for (const char* const projection : {"gate", "up", "down"}) {
       const std::string name = fmt::format("blk.{}.ffn_{}_exps.weight", layer, projection);
       const size_t at = position_of(table, name);
       assert(at != kNotThere);  // plan_tensors of the same configuration
       const quant::Tensor& tensor = table.tensors[at];
-      layers_[static_cast<size_t>(layer)].push_back(
-          {tensor.dtype, tensor.ne[1], tensor.ne[0], scales_of(table, name, experts_), table.generators[at]});
+      layers_[static_cast<size_t>(layer)].push_back({name, tensor.dtype, tensor.ne[1], tensor.ne[0],
+                                                     scales_of(table, name, experts_), table.generators[at]});
     }
   }
+}
+
+bool SyntheticExperts::makes(std::string_view tensor) const {
+  return std::ranges::any_of(layers_, [&](const Layer& parts) {
+    return std::ranges::any_of(parts, [&](const Part& part) { return part.name == tensor; });
+  });
 }
 
 const SyntheticExperts::Part& SyntheticExperts::part_of(int64_t layer, offload::ExpertPart part) const {
@@ -57,6 +66,10 @@ int64_t SyntheticExperts::experts(int64_t layer) const {
 offload::ExpertPartShape SyntheticExperts::shape(int64_t layer, offload::ExpertPart part) const {
   const Part& found = part_of(layer, part);
   return {found.dtype, found.rows, found.cols, found.scales};
+}
+
+offload::ExpertOrigin SyntheticExperts::origin(int64_t layer, offload::ExpertPart part) const {
+  return {.tensor = source_ + ": tensor " + part_of(layer, part).name, .first_row = 0};
 }
 
 void SyntheticExperts::read(const offload::ExpertRows& what, std::span<std::byte> bytes) const {

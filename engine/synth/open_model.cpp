@@ -1,13 +1,15 @@
-// Places the tensors in one piece of memory and generates them there.
+// Places the tensors but the experts in one piece of memory and generates them there.
 #include "engine/synth/open_model.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <memory>
+#include <numeric>
 #include <utility>
 #include <vector>
 
+#include "engine/load_stopped.h"
 #include "engine/synth/expert_source.h"
 #include "engine/synth/fill.h"
 #include "engine/synth/recipe.h"
@@ -23,8 +25,8 @@ namespace {
 using quant::AnonymousMemory;
 using quant::Tensor;
 
-constexpr int64_t kAlignment = 64;                   // a cache line
-constexpr int64_t kPieceBytes = int64_t{256} << 20;  // between two reports
+constexpr int64_t kAlignment = 64;                  // a cache line
+constexpr int64_t kPieceBytes = int64_t{64} << 20;  // between two reports
 
 class Generation {
  public:
@@ -41,6 +43,7 @@ class Generation {
                 bytes.subspan(static_cast<size_t>(first * row_bytes), static_cast<size_t>(count * row_bytes)),
                 workers_);
       done_ += count * row_bytes;
+      throw_if_stopped(options_.stop);
       if (options_.progress) options_.progress(done_, total_);
     }
   }
@@ -51,12 +54,6 @@ class Generation {
   int64_t total_;
   int64_t done_ = 0;
 };
-
-int64_t memory_for(const std::vector<Tensor>& tensors) {
-  int64_t total = 0;
-  for (const Tensor& tensor : tensors) total += quant::padded_bytes(tensor.data_bytes(), kAlignment);
-  return total;
-}
 
 void require_memory(const ModelSpec& spec, int64_t needed, int64_t there) {
   if (needed > there) {
@@ -72,20 +69,26 @@ Model open_model(const ModelSpec& spec, const OpenOptions& options) {
   const ModelConfig config = config_of(spec);
   TensorTable table = plan_tensors(spec, config);
   const offload::Machine machine = offload::probe_machine();
-  const int64_t needed = memory_for(table.tensors);
-  require_memory(spec, needed, machine.memory_bytes);
-  AnonymousMemory memory(static_cast<size_t>(needed));
-  offload::Workers workers(options.threads > 0 ? options.threads : machine.cores);
-  Generation generation(options, workers, table.bytes());
-  std::span<std::byte> rest = memory.bytes();
-  for (size_t i = 0; i < table.tensors.size(); ++i) {
-    Tensor& tensor = table.tensors[i];
-    const std::span<std::byte> bytes = rest.first(static_cast<size_t>(tensor.data_bytes()));
-    rest = rest.subspan(static_cast<size_t>(quant::padded_bytes(tensor.data_bytes(), kAlignment)));
-    generation.fill(tensor, table.generators[i], bytes);
-    tensor.bytes = bytes;
+  require_memory(spec, table.bytes(), machine.memory_bytes);
+  auto experts = std::make_unique<const SyntheticExperts>(to_text(spec), table, config);
+  std::vector<int64_t> sizes;  // [tensors] bytes that are made now
+  for (const Tensor& tensor : table.tensors) {
+    sizes.push_back(experts->makes(tensor.name) ? 0 : quant::padded_bytes(tensor.data_bytes(), kAlignment));
   }
-  auto experts = std::make_unique<const SyntheticExperts>(table, config);
+  const int64_t total = std::accumulate(sizes.begin(), sizes.end(), int64_t{0});
+  AnonymousMemory memory(static_cast<size_t>(total));
+  offload::Workers workers(options.threads > 0 ? options.threads : machine.cores);
+  Generation generation(options, workers, total);
+  std::span<std::byte> rest = memory.bytes();
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (sizes[i] > 0) {
+      Tensor& tensor = table.tensors[i];
+      const std::span<std::byte> bytes = rest.first(static_cast<size_t>(tensor.data_bytes()));
+      rest = rest.subspan(static_cast<size_t>(sizes[i]));
+      generation.fill(tensor, table.generators[i], bytes);
+      tensor.bytes = bytes;
+    }
+  }
   quant::GgufMetadata metadata = make_metadata(spec, config, table.parameters());
   return Model::load(quant::GgufFile::in_memory(to_text(spec), std::move(metadata), std::move(table.tensors),
                                                 std::move(memory)),

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <stop_token>
 
 #include "engine/model.h"
 #include "engine/synth/model_spec.h"
@@ -15,11 +16,13 @@ using GenerateProgress = std::function<void(int64_t bytes_done, int64_t bytes_to
 
 struct OpenOptions {
   int64_t threads = 0;  // that generate; 0 = all physical cores. The bytes are the same whatever their number
-  GenerateProgress progress;
+  GenerateProgress progress = {};
+  std::stop_token stop = {};  // asked after every piece, too
 };
 
-/// The model with all its weights in memory; its path is the spec's text. Throws Error when the machine has
-/// less memory than the weights take.
+/// The model with its weights in memory but for the routed experts', which its expert_source() makes when
+/// they are loaded; its path is the spec's text. Throws Error when the machine has less memory than all of
+/// them take, LoadStopped (engine/load_stopped.h) when it was stopped.
 Model open_model(const ModelSpec& spec, const OpenOptions& options);
 
 /// What a file of the spec would hold, without a byte of the tensors.

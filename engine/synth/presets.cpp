@@ -69,4 +69,8 @@ ModelConfig preset_config(Preset preset) {
   return preset == Preset::kTiny ? tiny() : deepseek_v32();
 }
 
+LayerCounts preset_layers(Preset preset) {
+  return preset == Preset::kTiny ? LayerCounts{.dense = 1, .moe = 3} : LayerCounts{.dense = 3, .moe = 58};
+}
+
 }  // namespace sluice::synth

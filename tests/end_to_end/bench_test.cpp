@@ -56,6 +56,17 @@ TEST(BenchCommand, MeasuresEveryCombination) {
   EXPECT_EQ(rows.size(), seen.size());
 }
 
+TEST(BenchCommand, LoadsTheExpertsOnce) {
+  const ProgramResult result = bench({"-p", "4", "-n", "0", "-t", "1-2", "-ub", "2,4", "--attention",
+                                      "sparse,dense", "-r", "1", "--log-level", "info"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(lines_of(result.out).size(), 2U + 8U);
+  const std::string loading = "loading the experts";
+  const size_t first = result.err.find(loading);
+  ASSERT_NE(first, std::string::npos) << result.err;
+  EXPECT_EQ(result.err.find(loading, first + 1), std::string::npos) << result.err;
+}
+
 TEST(BenchCommand, AveragesAreThoseOfTheSamples) {
   const ProgramResult result = bench({"-p", "8", "-n", "0", "-r", "4", "-o", "json"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
@@ -105,6 +116,58 @@ TEST(BenchCommand, RowsBeforeAFailureStayAWholeTable) {
   EXPECT_EQ(nlohmann::json::parse(failed("5000", "json")), nlohmann::json::array());
   EXPECT_EQ(lines_of(failed("1,5000", "csv")).size(), 1U + 1U);
   EXPECT_EQ(lines_of(failed("1,5000", "md")).size(), 2U + 1U);
+}
+
+Arguments synthetic_bench(const std::string& layers, const std::string& format) {
+  return {"bench", "-m", "synth:tiny," + layers, "-p", "6", "-n", "2", "-r", "2", "-o", format};
+}
+
+TEST(BenchCommand, APartOfAModelIsExtrapolatedByItsLayers) {
+  const ProgramResult result = run_sluice(synthetic_bench("dense=1,moe=2,experts=32", "json"));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const nlohmann::json rows = nlohmann::json::parse(result.out);
+  ASSERT_EQ(rows.size(), 2U);
+  for (const nlohmann::json& row : rows) {
+    const nlohmann::json& found = row.at("extrapolated");
+    EXPECT_EQ(found.at("method"), "per-layer arithmetic, not measured");
+    EXPECT_EQ(found.at("remark"), "of 32 experts instead of 16");
+    EXPECT_EQ(found.at("n_layer_dense"), 1);
+    EXPECT_EQ(found.at("n_layer_moe"), 3);
+    const double dense = found.at("dense_layer_ns");
+    const double moe = found.at("moe_layer_ns");
+    const double rest = found.at("rest_ns");
+    for (const double ns : {dense, moe, rest}) EXPECT_GT(ns, 0);
+    // The measured layers and the rest are all of the measured time.
+    EXPECT_NEAR(rest + dense + 2 * moe, row.at("avg_ns").get<double>(), 5);
+    EXPECT_NEAR(rest + dense + 3 * moe, found.at("avg_ns").get<double>(), 5);
+    const double tokens = row.at("n_prompt").get<double>() + row.at("n_gen").get<double>();
+    EXPECT_NEAR(found.at("avg_ts").get<double>(), tokens * 1e9 / found.at("avg_ns").get<double>(), 0.1);
+  }
+}
+
+TEST(BenchCommand, ExtrapolationsAreLabelledAndApart) {
+  const ProgramResult markdown = run_sluice(synthetic_bench("dense=1,moe=1", "md"));
+  ASSERT_EQ(markdown.exit_code, 0) << markdown.err;
+  const std::vector<std::string> lines = lines_of(markdown.out);
+  ASSERT_EQ(lines.size(), 4U + 3U + 4U) << markdown.out;
+  EXPECT_EQ(lines[4], "");
+  EXPECT_TRUE(lines[5].starts_with("Extrapolated, not measured: 1 dense and 3 MoE layers, ")) << lines[5];
+  EXPECT_NE(lines[7].find("| extrapolated t/s |"), std::string::npos) << lines[7];
+  EXPECT_NE(lines[9].find("| pp6 |"), std::string::npos) << lines[9];
+  const ProgramResult csv = run_sluice(synthetic_bench("dense=1,moe=1", "csv"));
+  EXPECT_EQ(lines_of(csv.out).size(), 3U) << csv.out;
+  EXPECT_EQ(csv.out.find("extrapolated"), std::string::npos);
+}
+
+TEST(BenchCommand, WholeModelsAreNotExtrapolated) {
+  const Arguments whole[] = {synthetic_bench("dense=1,moe=3", "json"),
+                             synthetic_bench("dense=0,moe=2", "json"),
+                             {"bench", "-m", tiny_chat_model().string(), "-p", "4", "-n", "0", "-o", "json"}};
+  for (const Arguments& arguments : whole) {
+    const ProgramResult result = run_sluice(arguments);
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    EXPECT_FALSE(nlohmann::json::parse(result.out).at(0).contains("extrapolated")) << arguments[2];
+  }
 }
 
 TEST(BenchCommand, TakesItsTokensFromAText) {

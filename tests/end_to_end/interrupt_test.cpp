@@ -203,6 +203,40 @@ TEST_P(Interrupt, BenchClosesItsTable) {
       << result.err;
 }
 
+// 1.7 GB of experts take a second at least, and little of it is touched before the signal comes.
+constexpr const char* kManyExperts = "synth:tiny,dense=0,moe=2,type=q8_0,dense_type=q8_0,seed=1,experts=4096";
+
+ProgramResult interrupted_loading(const Arguments& command, int signal) {
+  ProgramOptions options;
+  options.interrupt_when = [](const ProgramResult& so_far) {
+    return so_far.err.find("loading the experts") != std::string::npos;
+  };
+  options.interrupt_with = signal;
+  Arguments arguments = command;
+  arguments.insert(arguments.end(), {"-m", kManyExperts, "--log-level", "info"});
+  return run_sluice(arguments, options);
+}
+
+TEST_P(Interrupt, LoadingExpertsStops) {
+  const TemporaryDirectory directory;
+  const Arguments commands[] = {
+      {"run", "-p", "the"},
+      {"chat", "-p", "the"},
+      {"bench", "-p", "4", "-n", "0"},
+      {"logits", "--ids", "1", "--out", (directory / "out.npy").string()},
+      {"perplexity", "-f", SLUICE_SOURCE_DIR "/README.md"},
+  };
+  for (const Arguments& command : commands) {
+    SCOPED_TRACE(command.front());
+    const ProgramResult result = interrupted_loading(command, GetParam());
+    EXPECT_EQ(result.exit_code, kInterrupted) << result.err;
+    EXPECT_EQ(result.out, "");
+    EXPECT_TRUE(result.err.ends_with(std::string(kManyExperts) + ": interrupted while it was loaded\n"))
+        << result.err;
+  }
+  EXPECT_EQ(directory.listing(), "");
+}
+
 INSTANTIATE_TEST_SUITE_P(Signals, Interrupt, ::testing::Values(SIGINT, SIGTERM),
                          [](const auto& signal) { return signal.param == SIGINT ? "CtrlC" : "Terminate"; });
 

@@ -11,12 +11,14 @@
 #include <vector>
 
 #include "quant/gguf_reader.h"
+#include "support/non_finite.h"
 #include "support/run_program.h"
 #include "support/temporary_directory.h"
 
 namespace sluice {
 namespace {
 
+using testing::Arguments;
 using testing::ProgramResult;
 using testing::run_sluice;
 using testing::TemporaryDirectory;
@@ -101,6 +103,34 @@ TEST(SynthCommand, OtherCommandsTakeTheTextToo) {
   expect_has(bench.out, "synthetic tiny 1+1 seed 1");
   const ProgramResult chat = run_sluice({"chat", "-m", "synth:tiny,moe=1", "-p", "hello", "-n", "4"});
   EXPECT_EQ(chat.exit_code, 0) << chat.err;
+}
+
+// Also what other commands do with a damaged file.
+TEST(SynthCommand, CheckTensorsFindsDamage) {
+  testing::Random random;
+  SCOPED_TRACE(random.describe());
+  const TemporaryDirectory directory;
+  const std::string model = (directory / "model.gguf").string();
+  const Arguments make{"synth", model, "--preset", "tiny", "--moe-layers", "1", "--type", "nvfp4"};
+  const Arguments commands[] = {{"run", "-p", "a", "-n", "2"},
+                                {"chat", "-p", "a", "-n", "2"},
+                                {"bench", "-p", "4", "-n", "0", "-r", "1"},
+                                {"logits", "--ids", "1", "--out", (directory / "out.npy").string()},
+                                {"perplexity", "-f", SLUICE_SOURCE_DIR "/LICENSE"}};
+  for (const std::string tensor : {"blk.1.ffn_up_exps.weight", "output_norm.weight"}) {
+    ASSERT_EQ(run_sluice(make).exit_code, 0);
+    const ProgramResult sound = run_sluice({"run", "-m", model, "--check-tensors", "-p", "a", "-n", "2"});
+    EXPECT_EQ(sound.exit_code, 0) << sound.err;
+    testing::plant_non_finite(model, tensor, 0, random);
+    for (Arguments arguments : commands) {
+      SCOPED_TRACE(arguments.front());
+      arguments.insert(arguments.end(), {"-m", model, "--check-tensors"});
+      const ProgramResult result = run_sluice(arguments);
+      EXPECT_EQ(result.exit_code, 1) << result.err;
+      EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+      expect_has(result.err, model + ": tensor " + tensor + ": expected finite weights");
+    }
+  }
 }
 
 TEST(SynthCommand, FailuresAreOneLineAndLeaveNothing) {

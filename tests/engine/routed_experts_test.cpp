@@ -9,7 +9,11 @@
 
 #include "engine/convert/convert.h"
 #include "engine/engine.h"
+#include "engine/load_stopped.h"
+#include "engine/loaded_weights.h"
 #include "offload/bandwidth.h"
+#include "offload/machine.h"
+#include "offload/workers.h"
 #include "support/compare.h"
 #include "support/temporary_directory.h"
 #include "support/tiny_checkpoint.h"
@@ -27,7 +31,7 @@ class RoutedExpertsTest : public ::testing::Test {
   std::filesystem::path model_file(quant::DType type) {
     std::filesystem::create_directories(directory_ / "checkpoint");
     testing::write_tiny_checkpoint(directory_ / "checkpoint", {}, random_);
-    const auto file = directory_ / "model.gguf";
+    std::filesystem::path file = directory_ / "model.gguf";
     ConvertOptions options;
     options.dtype = type;
     convert_checkpoint(directory_ / "checkpoint", file, options);
@@ -88,6 +92,55 @@ TEST_F(RoutedExpertsTest, ProgressIsToldUpToTheEnd) {
   ASSERT_TRUE(last.has_value());
   EXPECT_GT(last->bytes_total, 0);
   EXPECT_EQ(last->bytes_done, last->bytes_total);
+}
+
+TEST_F(RoutedExpertsTest, RuntimesShareLoadedWeights) {
+  SCOPED_TRACE(random_.describe());
+  const Model model = Model::load(model_file(quant::DType::kQ8_0));
+  choose_tokens(model);
+  RuntimeOptions options;
+  options.threads = 2;
+  const auto alone = logits(model, options);
+  int loads = 0;
+  options.load_progress = [&](const offload::LoadProgress& progress) {
+    loads += progress.bytes_done == progress.bytes_total ? 1 : 0;
+  };
+  const offload::Machine machine = offload::probe_machine();
+  std::optional<offload::Workers> workers(3);
+  const LoadedWeights weights(model, options, machine, *workers);
+  workers.reset();
+  EXPECT_EQ(loads, 1);
+  for (const int64_t threads : {1, 2}) {
+    options.threads = threads;
+    options.max_batch = 7 * threads;
+    EXPECT_TRUE(weights.suit(options));
+    Runtime runtime(weights, options);
+    Session session(runtime, 64, CacheType::kF32);
+    session.prefill(ids_);
+    EXPECT_TRUE(testing::identical(session.logits(), alone));
+  }
+  EXPECT_EQ(loads, 1);
+  options.activations = Activations::kFloat32;
+  EXPECT_FALSE(weights.suit(options));
+}
+
+TEST_F(RoutedExpertsTest, LoadingStopsWhenAsked) {
+  const Model model = Model::load(model_file(quant::DType::kQ8_0));
+  choose_tokens(model);
+  for (const ExpertMemory memory : {ExpertMemory::kLoaded, ExpertMemory::kMapped}) {
+    std::stop_source before;
+    before.request_stop();
+    EXPECT_THROW(logits(model, {.threads = 2, .expert_memory = memory, .load_stop = before.get_token()}),
+                 LoadStopped);
+  }
+  // At the last moment: nobody else would notice.
+  std::stop_source late;
+  RuntimeOptions options;
+  options.load_stop = late.get_token();
+  options.load_progress = [&](const offload::LoadProgress& progress) {
+    if (progress.bytes_done == progress.bytes_total) late.request_stop();
+  };
+  EXPECT_THROW(logits(model, options), LoadStopped);
 }
 
 /// Environment variables that are put back.

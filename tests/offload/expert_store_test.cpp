@@ -8,6 +8,7 @@
 
 #include "offload/mapped_experts.h"
 #include "support/error_text.h"
+#include "support/non_finite.h"
 #include "support/random_experts.h"
 
 namespace sluice::offload {
@@ -118,6 +119,7 @@ TEST_F(ExpertStoreTest, HoldsEveryByteForEveryTypeAndSplit) {
       auto shape = testing::random_expert_shape(gate, down, random_);
       shape.scaled = random_.integer(0, 1) != 0;
       source.add_layer(shape, random_);
+      source.reads_under_way = random_.integer(0, 3);
       Workers workers(random_.integer(1, 4));
       const auto store = ExpertStore::load(source, options_for(random_rates()), workers);
       ASSERT_TRUE(store.has_value());
@@ -217,6 +219,10 @@ class Eventful final : public ExpertSource {
   [[nodiscard]] ExpertPartShape shape(int64_t layer, ExpertPart part) const override {
     return source_.shape(layer, part);
   }
+  [[nodiscard]] ExpertOrigin origin(int64_t layer, ExpertPart part) const override {
+    return source_.origin(layer, part);
+  }
+  [[nodiscard]] int64_t reads_at_once() const override { return source_.reads_at_once(); }
   void read(const ExpertRows& what, std::span<std::byte> bytes) const override {
     if (++reads == at_) event_();
     source_.read(what, bytes);
@@ -232,22 +238,57 @@ class Eventful final : public ExpertSource {
 TEST_F(ExpertStoreTest, StopsWhenAsked) {
   RandomExperts source;
   source.add_layer({.experts = 50, .d_model = 64, .d_expert = 64}, random_);
-  std::stop_source stop;
-  const Eventful eventful(source, 10, [&] { stop.request_stop(); });
-  ExpertStoreOptions options = options_for({1});
-  options.stop = stop.get_token();
-  Workers workers(2);
-  EXPECT_FALSE(ExpertStore::load(eventful, options, workers).has_value());
-  EXPECT_LT(eventful.reads, 20);
+  for (const int64_t under_way : {0, 1, 3}) {
+    source.reads_under_way = under_way;
+    std::stop_source stop;
+    const Eventful eventful(source, 10, [&] { stop.request_stop(); });
+    ExpertStoreOptions options = options_for({1});
+    options.stop = stop.get_token();
+    Workers workers(2);
+    EXPECT_FALSE(ExpertStore::load(eventful, options, workers).has_value());
+    EXPECT_LT(eventful.reads, 30);
+  }
 }
 
 TEST_F(ExpertStoreTest, ErrorsOfTheSourceReachTheCaller) {
   RandomExperts source;
   source.add_layer({.experts = 50, .d_model = 64, .d_expert = 64}, random_);
-  const Eventful eventful(source, 10, [] { throw Error("disk", "bytes", "smoke"); });
+  for (const int64_t under_way : {0, 1, 3}) {
+    source.reads_under_way = under_way;
+    const Eventful eventful(source, 10, [] { throw Error("disk", "bytes", "smoke"); });
+    Workers workers(2);
+    EXPECT_EQ(testing::error_text([&] { return ExpertStore::load(eventful, options_for({1}), workers); }),
+              "disk: expected bytes, found smoke");
+  }
+}
+
+TEST_F(ExpertStoreTest, InfinityAndNaNAreFoundWhereTheyAre) {
+  SCOPED_TRACE(random_.describe());
   Workers workers(2);
-  EXPECT_EQ(testing::error_text([&] { return ExpertStore::load(eventful, options_for({1}), workers); }),
-            "disk: expected bytes, found smoke");
+  for (const DType dtype : testing::weight_types()) {
+    SCOPED_TRACE(quant::dtype_info(dtype).name);
+    RandomExperts source;
+    source.add_dense_layer();
+    auto shape = testing::random_expert_shape(dtype, dtype, random_);
+    source.add_layer(shape, random_);
+    source.reads_under_way = random_.integer(0, 3);
+    ExpertStoreOptions options = options_for(random_rates());
+    options.check_finite = true;
+    EXPECT_TRUE(ExpertStore::load(source, options, workers).has_value());
+    const ExpertPart part = kParts[random_.integer(0, 2)];
+    const int64_t expert = random_.integer(0, shape.experts - 1);
+    const ExpertPartShape matrix = source.shape(1, part);
+    const int64_t at = random_.integer(0, matrix.rows * matrix.cols - 1);
+    testing::plant_non_finite(dtype, source.bytes_of(1, part, expert), at, random_);
+    const int64_t block = quant::dtype_info(dtype).elements_per_block;
+    EXPECT_EQ(testing::error_text([&] { return ExpertStore::load(source, options, workers); }),
+              source.origin(1, part).tensor + ": expected finite weights, found infinity or NaN " +
+                  (block > 1 ? "in the block at {" : "at {") +
+                  std::to_string(at % matrix.cols / block * block) + ", " + std::to_string(at / matrix.cols) +
+                  ", " + std::to_string(expert) + "}");
+    options.check_finite = false;
+    EXPECT_TRUE(ExpertStore::load(source, options, workers).has_value());
+  }
 }
 
 /// Experts of a size that no machine has.
@@ -260,6 +301,9 @@ class Enormous final : public ExpertSource {
             .rows = part == ExpertPart::kDown ? 7168 : 2048,
             .cols = part == ExpertPart::kDown ? 2048 : 7168,
             .scales = {}};
+  }
+  [[nodiscard]] ExpertOrigin origin(int64_t /*layer*/, ExpertPart /*part*/) const override {
+    return {.tensor = "enormous", .first_row = 0};
   }
   void read(const ExpertRows& /*what*/, std::span<std::byte> /*bytes*/) const override { ADD_FAILURE(); }
 };

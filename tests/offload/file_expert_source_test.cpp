@@ -163,6 +163,10 @@ TEST(FileExpertSource, ReadsRowsOfFusedAndSeparateTensors) {
     const int64_t at = m.offset + (what.expert * m.stride_rows + m.first_row + what.first_row) * row_bytes;
     ASSERT_TRUE(std::equal(bytes.begin(), bytes.end(), file.begin() + at));
   }
+  const ExpertOrigin up = source.origin(1, ExpertPart::kUp);
+  EXPECT_EQ(up.tensor, (directory / "a").string() + ": tensor gate_up");
+  EXPECT_EQ(up.first_row, kExpert);
+  EXPECT_EQ(source.origin(2, ExpertPart::kUp).tensor, (directory / "b").string() + ": tensor up");
   std::vector<std::byte> bytes(static_cast<size_t>(kModel * quant::row_bytes(DType::kNVFP4, 192)));
   const std::string text = testing::error_text([&] {
     source.read({.layer = 2, .part = ExpertPart::kDown, .expert = 0, .first_row = 0, .rows = kModel}, bytes);

@@ -1,6 +1,7 @@
 // Infinities and NaNs are found, first one first, wherever they are.
 #include "quant/finite.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -8,6 +9,9 @@
 #include <vector>
 
 #include "quant/block_codec.h"
+#include "support/error_text.h"
+#include "support/non_finite.h"
+#include "support/random_experts.h"
 #include "support/random_tensors.h"
 
 namespace sluice::quant {
@@ -56,10 +60,12 @@ TEST(Finite, BlocksAgreeWithDecodingRandomBytes) {
                             DType::kQ6_K, DType::kMXFP4, DType::kNVFP4}) {
     for (int trial = 0; trial < 300; ++trial) {
       std::vector<std::byte> blocks = random.bytes(row_bytes(dtype, kElements));
-      if (dtype == DType::kMXFP4) {  // 255 is not finite by definition, whatever it decodes to
-        for (size_t i = 0; i < blocks.size(); i += 17) {
-          blocks[i] = static_cast<std::byte>(random.integer(248, 254));
-        }
+      // What is not finite by definition, whatever it decodes to, is left to the next test.
+      for (size_t i = 0; dtype == DType::kMXFP4 && i < blocks.size(); i += 17) {
+        blocks[i] = static_cast<std::byte>(random.integer(248, 254));
+      }
+      for (size_t i = 0; dtype == DType::kNVFP4 && i < blocks.size(); ++i) {
+        if (i % 36 < 4 && (blocks[i] | std::byte{0x80}) == std::byte{0xFF}) blocks[i] = std::byte{0x7E};
       }
       const auto expected = by_decoding(dtype, blocks, kElements);
       ASSERT_EQ(find_non_finite(dtype, blocks), expected) << dtype_info(dtype).name;
@@ -69,10 +75,38 @@ TEST(Finite, BlocksAgreeWithDecodingRandomBytes) {
   EXPECT_GT(found, 100);
 }
 
-TEST(Finite, MXFP4ScaleNaN) {
-  std::vector<std::byte> blocks(51);
-  blocks[34] = std::byte{255};
-  EXPECT_EQ(find_non_finite(DType::kMXFP4, blocks), 64);
+TEST(Finite, ScalesThatAreNaNByDefinition) {
+  std::vector<std::byte> mxfp4(51);
+  mxfp4[34] = std::byte{255};
+  EXPECT_EQ(find_non_finite(DType::kMXFP4, mxfp4), 64);
+  for (const std::byte scale : {std::byte{0x7F}, std::byte{0xFF}}) {
+    for (size_t sub_block = 0; sub_block < 4; ++sub_block) {
+      std::vector<std::byte> nvfp4(3 * 36, std::byte{0x7E});
+      EXPECT_FALSE(find_non_finite(DType::kNVFP4, nvfp4));
+      nvfp4[36 + sub_block] = scale;
+      EXPECT_EQ(find_non_finite(DType::kNVFP4, nvfp4), 64);
+    }
+  }
+}
+
+TEST(Finite, EveryTypeIsFoundWithItsPlace) {
+  testing::Random random;
+  SCOPED_TRACE(random.describe());
+  for (const DType dtype : testing::weight_types()) {
+    const int64_t block = dtype_info(dtype).elements_per_block;
+    const int64_t cols = 2 * 256;
+    std::vector<std::byte> rows(static_cast<size_t>(row_bytes(dtype, 5 * cols)));
+    const auto check = [&] {
+      require_finite("x", dtype, cols, rows, {.row = 32, .slice = 7});
+      return 0;
+    };
+    EXPECT_NO_THROW(check());
+    const int64_t at = random.integer(0, 5 * cols - 1);
+    testing::plant_non_finite(dtype, rows, at, random);
+    EXPECT_EQ(testing::error_text(check),
+              fmt::format("x: expected finite weights, found infinity or NaN {} {{{}, {}, 7}}",
+                          block > 1 ? "in the block at" : "at", at % cols / block * block, 32 + at / cols));
+  }
 }
 
 }  // namespace

@@ -68,6 +68,7 @@ TEST_F(GgufShards, AreReadAsOneFile) {
     float last = -1.0F;
     std::memcpy(&last, file.tensors()[i].bytes.data() + 4 * (n - 1), 4);
     EXPECT_EQ(last, static_cast<float>(n - 1)) << name;
+    EXPECT_EQ(file.path_of(file.tensors()[i]), directory_ / (i == 0 ? kFirst : i == 3 ? kThird : kSecond));
   }
   EXPECT_EQ(file.find("e"), nullptr);
 }

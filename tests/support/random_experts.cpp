@@ -53,6 +53,17 @@ void RandomExperts::add_layer(const RandomExpertShape& s, Random& random) {
                                make(s.down, s.experts, s.d_model, s.d_expert, s.scaled, random)}});
 }
 
+offload::ExpertOrigin RandomExperts::origin(int64_t layer, ExpertPart part) const {
+  constexpr const char* kNames[] = {"gate", "up", "down"};
+  return {.tensor = "layer " + std::to_string(layer) + " " + kNames[static_cast<size_t>(part)],
+          .first_row = 0};
+}
+
+std::span<std::byte> RandomExperts::bytes_of(int64_t layer, ExpertPart part, int64_t expert) {
+  const std::span<const std::byte> all = bytes(layer, part, expert);
+  return {const_cast<std::byte*>(all.data()), all.size()};
+}
+
 offload::ExpertPartShape RandomExperts::shape(int64_t layer, ExpertPart part) const {
   const Matrix& m = matrix(layer, part);
   return {.dtype = m.dtype, .rows = m.rows, .cols = m.cols, .scales = m.scales};

@@ -31,6 +31,11 @@ class RandomExperts final : public offload::ExpertSource {
   [[nodiscard]] int64_t layers() const override { return static_cast<int64_t>(layers_.size()); }
   [[nodiscard]] int64_t experts(int64_t layer) const override { return at(layer).experts; }
   [[nodiscard]] offload::ExpertPartShape shape(int64_t layer, offload::ExpertPart part) const override;
+  /// Named "layer 3 up".
+  [[nodiscard]] offload::ExpertOrigin origin(int64_t layer, offload::ExpertPart part) const override;
+  /// How it asks to be read: 0, or as if it waited for a disk.
+  int64_t reads_under_way = 0;
+  [[nodiscard]] int64_t reads_at_once() const override { return reads_under_way; }
   void read(const offload::ExpertRows& what, std::span<std::byte> bytes) const override;
 
   /// [layers], valid while this lives and no layer is added.
@@ -38,6 +43,8 @@ class RandomExperts final : public offload::ExpertSource {
   /// One expert's matrix as GGUF blocks.
   [[nodiscard]] std::span<const std::byte> bytes(int64_t layer, offload::ExpertPart part,
                                                  int64_t expert) const;
+  /// The same, to be changed.
+  [[nodiscard]] std::span<std::byte> bytes_of(int64_t layer, offload::ExpertPart part, int64_t expert);
   /// The same decoded, times its second-level scale. [rows, cols]
   [[nodiscard]] std::vector<double> values(int64_t layer, offload::ExpertPart part, int64_t expert) const;
 

@@ -1,0 +1,35 @@
+// From a few measured layers of random weights to all layers of the model whose dimensions they have:
+// per-layer arithmetic, no measurement.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "engine/engine.h"
+#include "engine/synth/presets.h"
+
+namespace sluice::cli {
+
+/// What was run and what it is a part of.
+struct LayerScale {
+  synth::LayerCounts measured;
+  synth::LayerCounts full;
+  std::string remark;  // what else differs from the full model, or empty
+};
+
+/// Of a synthetic model with fewer layers than its preset's model, of every kind that this has; else empty.
+std::optional<LayerScale> layer_scale(const Model& model);
+
+/// One run of a test, in nanoseconds.
+struct Extrapolation {
+  double dense_layer_ns = 0;
+  double moe_layer_ns = 0;
+  double rest_ns = 0;   // embedding, head, and what lies between layers
+  double total_ns = 0;  // rest and all layers of the full model
+};
+
+/// `total_ns` of `runs` runs, of which `layers` were spent in the measured layers.
+Extrapolation extrapolate(const LayerScale& scale, const LayerTimes& layers, int64_t total_ns, int64_t runs);
+
+}  // namespace sluice::cli
