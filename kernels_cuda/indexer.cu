@@ -22,10 +22,10 @@ using device::kMostIndexHeads;
 
 // For many queries a block has 512 (bf16: 256) keys and 64 queries; for few, less, so that every
 // multiprocessor gets some.
-using ManyInt8 = IndexShape<IndexKeyFormat::kInt8, 8, 4, 2>;
-using FewInt8 = IndexShape<IndexKeyFormat::kInt8, 4, 4, 1>;
-using ManyBf16 = IndexShape<IndexKeyFormat::kBf16, 8, 2, 1>;
-using FewBf16 = IndexShape<IndexKeyFormat::kBf16, 4, 2, 1>;
+using ManyInt8 = IndexShape<IndexKeyFormat::kInt8, 8, 4, 1, 2>;
+using FewInt8 = IndexShape<IndexKeyFormat::kInt8, 4, 2, 1, 1>;
+using ManyBf16 = IndexShape<IndexKeyFormat::kBf16, 8, 2, 1, 1>;
+using FewBf16 = IndexShape<IndexKeyFormat::kBf16, 4, 2, 1, 1>;
 constexpr int64_t kFewQueries = 8;
 constexpr int64_t kQueriesPerBlock = 64;
 
@@ -131,7 +131,7 @@ void launch_shape(const IndexScoreParams& p, int64_t queries_per_block, cudaStre
 template <typename Few, typename Many>
 void launch_fast(const IndexScoreParams& p, cudaStream_t stream) {
   if (p.n_queries <= kFewQueries) {
-    launch_shape<Few, 3>(p, 1, stream);
+    launch_shape<Few, Few::kIsInt8 ? 5 : 3>(p, 1, stream);
   } else {
     launch_shape<Many, 2>(p, std::min(p.n_queries, kQueriesPerBlock), stream);
   }

@@ -16,36 +16,12 @@ using device::kLatent;
 using device::MlaArgs;
 using device::MlaShape;
 
-constexpr int kMergeThreads = kLatent / 4;
-
-/// Weights of a head's splits, normalised: weights[s] = 2^(lse_s - lse of all); 0 for an empty one.
-__device__ float merge_weights(const float* log_sum_exp, int64_t stride, int splits, float* weights) {
-  float max = -INFINITY;
-  for (int s = static_cast<int>(threadIdx.x) % 32; s < splits; s += 32) {
-    max = fmaxf(max, log_sum_exp[s * stride]);
-  }
-  for (int distance = 16; distance > 0; distance /= 2) {
-    max = fmaxf(max, __shfl_xor_sync(0xFFFFFFFFU, max, distance));
-  }
-  float sum = 0.0F;
-  for (int s = static_cast<int>(threadIdx.x) % 32; s < splits; s += 32) {
-    const float weight = max == -INFINITY ? 0.0F : exp2f(log_sum_exp[s * stride] - max);
-    sum += weight;
-    if (threadIdx.x < 32) {
-      weights[s] = weight;
-    }
-  }
-  for (int distance = 16; distance > 0; distance /= 2) {
-    sum += __shfl_xor_sync(0xFFFFFFFFU, sum, distance);
-  }
-  __syncthreads();
-  const float by = sum > 0.0F ? 1.0F / sum : 0.0F;
-  for (int s = static_cast<int>(threadIdx.x); s < splits; s += kMergeThreads) {
-    weights[s] *= by;
-  }
-  __syncthreads();
-  return sum > 0.0F ? max + log2f(sum) : -INFINITY;
-}
+// A block of mla_merge: every thread has eight columns and each fourth split.
+constexpr int kMergeColumns = 8;
+constexpr int kMergeGroups = 4;
+constexpr int kMergeGroupThreads = kLatent / kMergeColumns;
+constexpr int kMergeThreads = kMergeGroups * kMergeGroupThreads;
+constexpr int kSplitsPerLane = kMostMlaSplits / 32;
 
 struct MergeArgs {
   const __nv_bfloat16* parts;  // [n_queries, splits, n_heads, 512]
@@ -57,36 +33,112 @@ struct MergeArgs {
   FloatType out_type;
 };
 
-/// Grid: x = query * heads + head. A thread sums four columns over the splits, in order.
-__global__ void __launch_bounds__(kMergeThreads) mla_merge(const MergeArgs args) {
-  __shared__ float weights[kMostMlaSplits];
-  const int64_t query = blockIdx.x / args.n_heads;
-  const int64_t first = query * args.splits * args.n_heads + blockIdx.x % args.n_heads;
-  const float log_sum_exp_2 = merge_weights(args.log_sum_exp_2 + first, args.n_heads, args.splits, weights);
-  const auto* parts = args.parts + first * kLatent + 4 * threadIdx.x;
-  float sum[4] = {};
-#pragma unroll 8
-  for (int s = 0; s < args.splits; ++s) {
-    const float weight = weights[s];
-    // Nothing was written for an empty split. The load is safe, and zeroing is cheaper than a branch around
-    // it.
-    auto pairs = __ldg(reinterpret_cast<const uint2*>(parts + int64_t{s} * args.n_heads * kLatent));
-    if (weight == 0.0F) {
-      pairs = make_uint2(0, 0);
-    }
-    sum[0] = fmaf(weight, __uint_as_float(pairs.x << 16), sum[0]);
-    sum[1] = fmaf(weight, __uint_as_float(pairs.x & 0xFFFF0000U), sum[1]);
-    sum[2] = fmaf(weight, __uint_as_float(pairs.y << 16), sum[2]);
-    sum[3] = fmaf(weight, __uint_as_float(pairs.y & 0xFFFF0000U), sum[3]);
+/// Weights of a head's splits, lane l having those of l, l + 32, ..: 2^(lse - lse of all); 0 for an empty
+/// split. Returns the log-sum-exp of all, to the base 2. `first` is the head's place in the first split.
+__device__ float merge_weights(float (&weights)[kSplitsPerLane], const MergeArgs& args, int64_t first) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  float max = -INFINITY;
+#pragma unroll
+  for (int i = 0; i < kSplitsPerLane; ++i) {
+    const int s = lane + 32 * i;
+    weights[i] = s < args.splits ? args.log_sum_exp_2[first + int64_t{s} * args.n_heads] : -INFINITY;
+    max = fmaxf(max, weights[i]);
   }
-  const int64_t position = int64_t{blockIdx.x} * kLatent + 4 * threadIdx.x;
-  if (args.out_type == FloatType::kF32) {
-    *reinterpret_cast<float4*>(static_cast<float*>(args.out) + position) =
-        make_float4(sum[0], sum[1], sum[2], sum[3]);
+  for (int distance = 16; distance > 0; distance /= 2) {
+    max = fmaxf(max, __shfl_xor_sync(0xFFFFFFFFU, max, distance));
+  }
+  float sum = 0.0F;
+#pragma unroll
+  for (float& weight : weights) {
+    weight = max == -INFINITY ? 0.0F : exp2f(weight - max);
+    sum += weight;
+  }
+  for (int distance = 16; distance > 0; distance /= 2) {
+    sum += __shfl_xor_sync(0xFFFFFFFFU, sum, distance);
+  }
+#pragma unroll
+  for (float& weight : weights) {
+    weight = sum > 0.0F ? weight / sum : 0.0F;
+  }
+  return sum > 0.0F ? max + log2f(sum) : -INFINITY;
+}
+
+/// sum += weight * eight bf16.
+__device__ void add_part(float (&sum)[kMergeColumns], float weight, const uint4& part) {
+  const uint32_t words[4] = {part.x, part.y, part.z, part.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    sum[2 * i] = fmaf(weight, __uint_as_float(words[i] << 16), sum[2 * i]);
+    sum[2 * i + 1] = fmaf(weight, __uint_as_float(words[i] & 0xFFFF0000U), sum[2 * i + 1]);
+  }
+}
+
+__device__ void write_columns(void* out, FloatType type, int64_t position,
+                              const float (&sum)[kMergeColumns]) {
+  if (type == FloatType::kF32) {
+    auto* to = reinterpret_cast<float4*>(static_cast<float*>(out) + position);
+    to[0] = make_float4(sum[0], sum[1], sum[2], sum[3]);
+    to[1] = make_float4(sum[4], sum[5], sum[6], sum[7]);
   } else {
-    *reinterpret_cast<uint2*>(static_cast<__nv_bfloat16*>(args.out) + position) =
-        make_uint2(device::two_bf16(sum[0], sum[1]), device::two_bf16(sum[2], sum[3]));
+    using device::two_bf16;
+    *reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(out) + position) =
+        make_uint4(two_bf16(sum[0], sum[1]), two_bf16(sum[2], sum[3]), two_bf16(sum[4], sum[5]),
+                   two_bf16(sum[6], sum[7]));
   }
+}
+
+constexpr int kLoads = 32 / kMergeGroups;
+
+/// Splits `split`, `split` + kMergeGroups, ..: past the last one that again, of weight 0.
+__device__ void load_parts(uint4 (&parts)[kLoads], const MergeArgs& args, int64_t first, int split,
+                           int place) {
+#pragma unroll
+  for (int i = 0; i < kLoads; ++i) {
+    const int s = min(split + kMergeGroups * i, args.splits - 1);
+    parts[i] = __ldg(
+        reinterpret_cast<const uint4*>(args.parts + (first + int64_t{s} * args.n_heads) * kLatent) + place);
+  }
+}
+
+/// Grid: x = query * heads + head.
+__global__ void __launch_bounds__(kMergeThreads) mla_merge(const MergeArgs args) {
+  __shared__ float others[kMergeGroups - 1][kMergeGroupThreads][kMergeColumns];
+  const int64_t first =
+      blockIdx.x / args.n_heads * int64_t{args.splits} * args.n_heads + blockIdx.x % args.n_heads;
+  const int group = static_cast<int>(threadIdx.x) / kMergeGroupThreads;
+  const int place = static_cast<int>(threadIdx.x) % kMergeGroupThreads;
+  uint4 parts[kLoads];
+  load_parts(parts, args, first, group, place);  // while the weights are computed
+  float weights[kSplitsPerLane];
+  const float log_sum_exp_2 = merge_weights(weights, args, first);
+  float sum[kMergeColumns] = {};
+#pragma unroll
+  for (int round = 0; round < kSplitsPerLane; ++round) {
+    if (32 * round < args.splits) {
+      if (round > 0) {
+        load_parts(parts, args, first, 32 * round + group, place);
+      }
+#pragma unroll
+      for (int i = 0; i < kLoads; ++i) {
+        add_part(sum, __shfl_sync(0xFFFFFFFFU, weights[round], group + kMergeGroups * i), parts[i]);
+      }
+    }
+  }
+  if (group > 0) {
+    memcpy(others[group - 1][place], sum, sizeof sum);
+  }
+  __syncthreads();
+  if (group > 0) {
+    return;
+  }
+#pragma unroll
+  for (const auto& other : others) {
+#pragma unroll
+    for (int i = 0; i < kMergeColumns; ++i) {
+      sum[i] += other[place][i];
+    }
+  }
+  write_columns(args.out, args.out_type, int64_t{blockIdx.x} * kLatent + kMergeColumns * place, sum);
   if (threadIdx.x == 0 && args.log_sum_exp != nullptr) {
     args.log_sum_exp[blockIdx.x] = log_sum_exp_2 * 0.69314718F;
   }

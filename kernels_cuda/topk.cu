@@ -21,12 +21,12 @@ using device::WholeRow;
 constexpr int kChunk = 4096;      // scores that a block of collect_candidates has
 constexpr int64_t kFewRows = 32;  // that get several blocks each
 constexpr int kRowSamples = 3584;
-constexpr int kChunkSamples = 1024;
 
 // 49 KB, so that two blocks fit where a multiprocessor has 100 KB.
 using RowShared = device::TopKShared<512, 3584>;
 using FewShared = device::TopKShared<1024, 8192>;
-using ChunkShared = device::TopKShared<1024, 1024>;
+
+constexpr int kChunkThreads = kChunk / 4;
 
 /// Candidates that collect_candidates found: those of a row's chunk from chunk * kChunk on.
 struct Candidates {
@@ -99,35 +99,44 @@ __device__ void list_all(Shared& shared, const float* scores, int length) {
   }
 }
 
-/// Lists what collect_candidates found in the row.
+/// Lists what collect_candidates found in the row: a warp copies its chunks, having summed the counts of
+/// those before.
 template <typename Shared>
 __device__ void list_candidates(Shared& shared, const Candidates& candidates, int64_t row, int length) {
+  constexpr int kRounds = 2;
+  static_assert(Shared::kThreads == 1024 && kMostTopKScores <= kRounds * 32 * kChunk);
   const int chunks = (length + kChunk - 1) / kChunk;
-  const int32_t* counts = candidates.counts + row * candidates.chunks;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  int first = 0;
-  for (int chunk = 0; chunk < chunks; ++chunk) {
-    const int count = counts[chunk];
-    if (chunk % (Shared::kThreads / 32) ==
-        static_cast<int>(threadIdx.x) / 32) {  // a chunk for each warp in turn
-      const uint2* from = candidates.values + (row * candidates.chunks + chunk) * kChunk;
-      for (int i = lane; i < count && first + i < Shared::kCapacity; i += 32) {
-        const uint2 value = __ldg(from + i);
-        shared.keys[first + i] = value.x;
-        shared.positions[first + i] = value.y;
-      }
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  int total = 0;
+#pragma unroll
+  for (int round = 0; round < kRounds; ++round) {
+    const int chunk = lane + 32 * round;
+    int up_to = chunk < chunks ? candidates.counts[row * candidates.chunks + chunk] : 0;
+    const int mine = __shfl_sync(0xFFFFFFFFU, up_to, warp);
+#pragma unroll
+    for (int distance = 1; distance < 32; distance *= 2) {
+      const int other = __shfl_up_sync(0xFFFFFFFFU, up_to, distance);
+      up_to += lane >= distance ? other : 0;
     }
-    first += count;
+    const int first = total + __shfl_sync(0xFFFFFFFFU, up_to, warp) - mine;
+    total += __shfl_sync(0xFFFFFFFFU, up_to, 31);
+    const uint2* from = candidates.values + (row * candidates.chunks + warp + 32 * round) * kChunk;
+    for (int i = lane; i < mine && first + i < Shared::kCapacity; i += 32) {
+      const uint2 value = __ldg(from + i);
+      shared.keys[first + i] = value.x;
+      shared.positions[first + i] = value.y;
+    }
   }
   if (threadIdx.x == 0) {
-    shared.n_listed = static_cast<uint32_t>(first);
+    shared.n_listed = static_cast<uint32_t>(total);
   }
 }
 
 template <typename Shared, typename ForEach>
-__device__ void set_bits(Shared& shared, const ForEach& for_each) {
+__device__ void set_bits(Shared& shared, int length, const ForEach& for_each) {
   const uint64_t least = shared.search.low;
-  for (int i = static_cast<int>(threadIdx.x); i < device::kBitWords; i += Shared::kThreads) {
+  for (int i = static_cast<int>(threadIdx.x); 32 * i < length; i += Shared::kThreads) {
     shared.bits[i] = 0;
   }
   __syncthreads();
@@ -162,7 +171,8 @@ enum class Source { kRow, kCandidates };
 
 /// Grid: x = row.
 template <typename Shared, Source kSource>
-__global__ void __launch_bounds__(Shared::kThreads) top_k_row(const TopKArgs args) {
+__global__ void __launch_bounds__(Shared::kThreads, Shared::kThreads <= 512 ? 2 : 1)
+    top_k_row(const TopKArgs args) {
   extern __shared__ uint32_t shared_words[];
   auto& shared = *reinterpret_cast<Shared*>(shared_words);
   const int64_t row = blockIdx.x;
@@ -196,19 +206,25 @@ __global__ void __launch_bounds__(Shared::kThreads) top_k_row(const TopKArgs arg
   const auto listed = static_cast<int>(shared.n_listed);
   if (k <= listed && listed <= Shared::kCapacity) {
     const Listed<Shared> source{shared, listed};
-    device::find_kth(shared, k, listed, source);
-    set_bits(shared, source);
+    device::find_key_range(shared, listed);
+    device::find_kth(shared, device::search_keys(shared.least_key, shared.most_key, k, listed), source);
+    set_bits(shared, length, source);
   } else {
     const WholeRow<Shared> source{scores, length};
-    device::find_kth(shared, k, length, source);
-    set_bits(shared, source);
+    device::find_kth(shared, {0, device::kValueBits, k, length}, source);
+    set_bits(shared, length, source);
   }
   write_positions(shared, length, selected);
 }
 
+struct WarpSums {
+  uint32_t warp_sums[kChunkThreads / 32];
+};
+
 /// Grid: x = chunk, y = row. Every block of a row guesses the same pivot.
-__global__ void __launch_bounds__(ChunkShared::kThreads) collect_candidates(const TopKArgs args) {
-  __shared__ ChunkShared shared;
+__global__ void __launch_bounds__(kChunkThreads) collect_candidates(const TopKArgs args) {
+  __shared__ float largest[device::kGuessGroups + 1];
+  __shared__ WarpSums sums;
   const int64_t row = blockIdx.y;
   const int length = args.lengths[row];
   const auto chunk = static_cast<int>(blockIdx.x);
@@ -229,12 +245,13 @@ __global__ void __launch_bounds__(ChunkShared::kThreads) collect_candidates(cons
       values[i] = scores[first + i];
     }
   }
-  const float pivot = device::guess_pivot<kChunkSamples>(shared, scores, length, args.k);
+  const float pivot =
+      device::guess_pivot_by_groups(largest, scores, length, kChunkThreads, args.k, FewShared::kCapacity);
   uint32_t hits = 0;
   for (const float value : values) {
     hits += value >= pivot ? 1 : 0;
   }
-  const uint32_t place = device::sum_before(shared, hits);
+  const uint32_t place = device::sum_before(sums, hits);
   uint2* to = args.candidates.values + (row * args.candidates.chunks + chunk) * kChunk + place;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -242,7 +259,7 @@ __global__ void __launch_bounds__(ChunkShared::kThreads) collect_candidates(cons
       *to++ = make_uint2(device::order_key(values[i]), static_cast<uint32_t>(first + i));
     }
   }
-  if (threadIdx.x == ChunkShared::kThreads - 1) {
+  if (threadIdx.x == kChunkThreads - 1) {
     args.candidates.counts[row * args.candidates.chunks + chunk] = static_cast<int32_t>(place + hits);
   }
 }
@@ -309,7 +326,7 @@ void launch_top_k(const TopKParams& p, cudaStream_t stream) {
                      .counts = reinterpret_cast<int32_t*>(values + p.n_rows * chunks * kChunk),
                      .chunks = static_cast<int>(chunks)};
   const dim3 grid(static_cast<unsigned>(chunks), static_cast<unsigned>(p.n_rows));
-  collect_candidates<<<grid, ChunkShared::kThreads, 0, stream>>>(args);
+  collect_candidates<<<grid, kChunkThreads, 0, stream>>>(args);
   check_launch("collect_candidates");
   launch_rows<FewShared, Source::kCandidates>(args, p.n_rows, stream);
 }

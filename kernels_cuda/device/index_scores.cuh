@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "kernels_cuda/device/async_copy.cuh"
 #include "kernels_cuda/device/mma.cuh"
@@ -18,18 +19,23 @@ namespace sluice::cuda::device {
 inline constexpr int kIndexDims = 128;
 inline constexpr int kMostIndexHeads = 64;
 
-/// kKeyTilesArg tiles of 16 keys a warp.
-template <IndexKeyFormat kFormatArg, int kWarpsArg, int kKeyTilesArg, int kStageQueriesArg>
+/// kGroupsArg groups of kKeyTilesArg tiles of 16 keys a warp. Groups are multiplied one after the other, so
+/// the first ones need not wait for the keys of the last.
+template <IndexKeyFormat kFormatArg, int kWarpsArg, int kKeyTilesArg, int kGroupsArg, int kStageQueriesArg>
 struct IndexShape {
   static constexpr IndexKeyFormat kFormat = kFormatArg;
   static constexpr bool kIsInt8 = kFormat == IndexKeyFormat::kInt8;
   static constexpr int kWarps = kWarpsArg;
   static constexpr int kThreads = 32 * kWarps;
   static constexpr int kKeyTiles = kKeyTilesArg;
-  static constexpr int kWarpKeys = 16 * kKeyTiles;
+  static constexpr int kGroups = kGroupsArg;
+  static constexpr int kGroupKeys = 16 * kKeyTiles;
+  static constexpr int kWarpKeys = kGroups * kGroupKeys;
   static constexpr int kBlockKeys = kWarps * kWarpKeys;
   static constexpr int kStageQueries = kStageQueriesArg;
   static constexpr int kStages = 2;
+  static constexpr int kUnroll =
+      kIsInt8 && kKeyTiles == 2 ? 2 : 1;  // where registers are left: latency of the few
   static constexpr int kRowBytes = static_cast<int>(index_key_bytes(kFormat, kIndexDims));
   static constexpr int kRowChunks = kRowBytes / 16;
   static constexpr int kLaneChunks = kRowChunks / 4;
@@ -92,14 +98,21 @@ __device__ __forceinline__ void load_query_stage(IndexShared<Shape>& shared, con
   end_copy_group();
 }
 
-/// A warp's keys as the A operand: rows g and g + 8 of each tile.
+/// Among a group's keys, the one whose score sum_lanes leaves in out[i].
+__device__ __forceinline__ int key_of_lane(int i) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  return 32 * i + 16 * (lane / 2 % 2) + 8 * (lane % 2) + lane / 4;
+}
+
+/// A group of keys as the A operand: rows g and g + 8 of each tile.
 template <typename Shape>
 struct KeyFragments {
   uint4 chunks[Shape::kKeyTiles][2][Shape::kLaneChunks];
 };
 
 template <typename Shape>
-__device__ __forceinline__ void load_keys(KeyFragments<Shape>& keys, const IndexArgs& args, int first_key) {
+__device__ __forceinline__ void load_keys(KeyFragments<Shape>& keys, float (&scales)[Shape::kKeyTiles / 2],
+                                          const IndexArgs& args, int first_key) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
   for (int tile = 0; tile < Shape::kKeyTiles; ++tile) {
@@ -112,6 +125,11 @@ __device__ __forceinline__ void load_keys(KeyFragments<Shape>& keys, const Index
         keys.chunks[tile][half][chunk] = __ldg(row + lane % 4 + 4 * chunk);
       }
     }
+  }
+#pragma unroll
+  for (int i = 0; i < Shape::kKeyTiles / 2; ++i) {
+    scales[i] =
+        Shape::kIsInt8 ? __ldg(args.key_scales + min(first_key + key_of_lane(i), args.n_keys - 1)) : 1.0F;
   }
 }
 
@@ -228,7 +246,7 @@ template <typename Shape>
 __device__ __forceinline__ void sum_heads(float (&sums)[Shape::kKeyTiles][2], const KeyFragments<Shape>& keys,
                                           const typename IndexShared<Shape>::Query& query, int n_heads) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-#pragma unroll 1
+#pragma unroll Shape::kUnroll
   for (int first = 0; first < n_heads; first += 8) {
     float y[Shape::kKeyTiles][4];
     if constexpr (Shape::kIsInt8) {
@@ -268,12 +286,6 @@ __device__ __forceinline__ void sum_lanes(float (&out)[Shape::kKeyTiles / 2],
   }
 }
 
-/// Among the warp's keys, the one whose score sum_lanes leaves in out[i].
-__device__ __forceinline__ int key_of_lane(int i) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  return 32 * i + 16 * (lane / 2 % 2) + 8 * (lane % 2) + lane / 4;
-}
-
 /// The first query of [begin, end) that reaches beyond `key`; `end` when none does.
 __device__ __forceinline__ int first_reaching(const int32_t* lengths, int begin, int end, int key) {
   int first = end;
@@ -283,6 +295,25 @@ __device__ __forceinline__ int first_reaching(const int32_t* lengths, int begin,
     }
   }
   return __reduce_min_sync(0xFFFFFFFFU, first);
+}
+
+/// One query's scores of a group of keys from `first_key` on; scores.size() is the query's length.
+template <typename Shape>
+__device__ __forceinline__ void score_group(const KeyFragments<Shape>& keys,
+                                            const float (&scales)[Shape::kKeyTiles / 2],
+                                            const typename IndexShared<Shape>::Query& query, int n_heads,
+                                            int first_key, std::span<float> scores) {
+  float sums[Shape::kKeyTiles][2] = {};
+  sum_heads<Shape>(sums, keys, query, n_heads);
+  float out[Shape::kKeyTiles / 2];
+  sum_lanes<Shape>(out, sums);
+#pragma unroll
+  for (int i = 0; i < Shape::kKeyTiles / 2; ++i) {
+    const int key = first_key + key_of_lane(i);
+    if (key < static_cast<int>(scores.size())) {
+      scores.data()[key] = out[i] * scales[i];
+    }
+  }
 }
 
 /// Grid: x = block of queries, y = block of keys.
@@ -300,13 +331,11 @@ __global__ void __launch_bounds__(Shape::kThreads, kBlocksPerMultiprocessor)
   }
   load_query_stage(shared, args, begin, end, 0);
   const int first_key = block_key + static_cast<int>(threadIdx.x) / 32 * Shape::kWarpKeys;
-  KeyFragments<Shape> keys;
-  load_keys(keys, args, first_key);
-  float scales[Shape::kKeyTiles / 2];
+  KeyFragments<Shape> keys[Shape::kGroups];
+  float scales[Shape::kGroups][Shape::kKeyTiles / 2];
 #pragma unroll
-  for (int i = 0; i < Shape::kKeyTiles / 2; ++i) {
-    scales[i] =
-        Shape::kIsInt8 ? __ldg(args.key_scales + min(first_key + key_of_lane(i), args.n_keys - 1)) : 1.0F;
+  for (int group = 0; group < Shape::kGroups; ++group) {
+    load_keys(keys[group], scales[group], args, first_key + Shape::kGroupKeys * group);
   }
   int stage = 0;
   for (int first = begin; first < end; first += Shape::kStageQueries, stage ^= 1) {
@@ -318,16 +347,13 @@ __global__ void __launch_bounds__(Shape::kThreads, kBlocksPerMultiprocessor)
       if (first_key >= length) {
         continue;
       }
-      float sums[Shape::kKeyTiles][2] = {};
-      sum_heads<Shape>(sums, keys, shared.queries[stage][q], args.n_heads);
-      float out[Shape::kKeyTiles / 2];
-      sum_lanes<Shape>(out, sums);
       float* scores = args.scores + int64_t{first + q} * args.score_stride;
 #pragma unroll
-      for (int i = 0; i < Shape::kKeyTiles / 2; ++i) {
-        const int key = first_key + key_of_lane(i);
-        if (key < length) {
-          scores[key] = out[i] * scales[i];
+      for (int group = 0; group < Shape::kGroups; ++group) {
+        const int group_key = first_key + Shape::kGroupKeys * group;
+        if (group_key < length) {
+          score_group<Shape>(keys[group], scales[group], shared.queries[stage][q], args.n_heads, group_key,
+                             {scores, static_cast<size_t>(length)});
         }
       }
     }

@@ -33,19 +33,24 @@ struct MlaArgs {
 /// Where this thread stands.
 template <typename Shape>
 struct MlaPlace {
-  int lane = static_cast<int>(threadIdx.x) % 32;
-  int warp = static_cast<int>(threadIdx.x) / 32 % kTeamWarps;
-  int team = static_cast<int>(threadIdx.x) / (32 * kTeamWarps);
-  int head_team = Shape::kHeadTeams == 1 ? 0 : team;
-  int row_team = Shape::kRowTeams == 1 ? 0 : team;
-  int first_head = kTeamHeads * head_team;  // of the team, in the block
-  int g = lane / 4;
-  int t = lane % 4;
+  int lane;
+  int warp;
+  int team;
+  int head_team;
+  int row_team;
+  int first_head;  // of the team, in the block
+  int g;
+  int t;
 
-  /// A barrier of the threads that share heads.
-  __device__ __forceinline__ void sync_heads() const {
-    sync_threads(1 + head_team, 32 * kTeamWarps * Shape::kRowTeams);
-  }
+  __device__ __forceinline__ explicit MlaPlace(int thread)
+      : lane(thread % 32),
+        warp(thread / 32 % kTeamWarps),
+        team(thread / (32 * kTeamWarps)),
+        head_team(Shape::kHeadTeams == 1 ? 0 : team),
+        row_team(Shape::kRowTeams == 1 ? 0 : team),
+        first_head(kTeamHeads * head_team),
+        g(lane / 4),
+        t(lane % 4) {}
 };
 
 /// A quarter of the dimensions of 32 heads, as the A operand of nine products.
@@ -60,32 +65,29 @@ __device__ __forceinline__ uint32_t two_bf16(float low, float high) {
   return bits;
 }
 
-template <FloatType kType>
-__device__ __forceinline__ uint32_t load_two(const void* values, int64_t i) {
-  if constexpr (kType == FloatType::kF32) {
-    const float2 pair = __ldg(reinterpret_cast<const float2*>(static_cast<const float*>(values) + i));
-    return two_bf16(pair.x, pair.y);
-  } else {
-    return __ldg(reinterpret_cast<const uint32_t*>(static_cast<const __nv_bfloat16*>(values) + i));
-  }
+__device__ __forceinline__ uint32_t load_two(const float* values) {
+  const float2 pair = __ldg(reinterpret_cast<const float2*>(values));
+  return two_bf16(pair.x, pair.y);
+}
+__device__ __forceinline__ uint32_t load_two(const __nv_bfloat16* values) {
+  return __ldg(reinterpret_cast<const uint32_t*>(values));
 }
 
-/// Heads past the last one are zeros. `first` is the block's first head, `query` the query's first head's
-/// position.
-template <typename Shape, FloatType kType>
-__device__ __forceinline__ void load_queries(QueryFragments& q, const MlaArgs& args, int64_t query, int first,
+/// `queries` begins at the team's first head; heads from `n_heads` on are zeros.
+template <typename Shape, typename T>
+__device__ __forceinline__ void load_queries(QueryFragments& q, const T* queries, int n_heads,
                                              const MlaPlace<Shape>& at) {
+  const T* lane = queries + at.g * kRowDims + kDimsPerWarp * at.warp + 2 * at.t;
 #pragma unroll
   for (int m = 0; m < 2; ++m) {
 #pragma unroll
-    for (int step = 0; step < kDimsPerWarp / 16; ++step) {
+    for (int half = 0; half < 2; ++half) {
+      const bool is_there = 16 * m + 8 * half + at.g < n_heads;
 #pragma unroll
-      for (int part = 0; part < 4; ++part) {
-        const int head = first + at.first_head + 16 * m + at.g + 8 * (part % 2);
-        const int dim = kDimsPerWarp * at.warp + 16 * step + 2 * at.t + 8 * (part / 2);
-        const bool is_there = head < args.n_heads;
-        q.a[m][step][part] =
-            is_there ? load_two<kType>(args.queries, (query * args.n_heads + head) * kRowDims + dim) : 0U;
+      for (int step = 0; step < kDimsPerWarp / 16; ++step) {
+        const T* from = lane + (16 * m + 8 * half) * kRowDims + 16 * step;
+        q.a[m][step][half] = is_there ? load_two(from) : 0U;
+        q.a[m][step][half + 2] = is_there ? load_two(from + 8) : 0U;
       }
     }
   }
@@ -97,24 +99,39 @@ __device__ __forceinline__ int score_chunk(int head, int chunk) {
   return chunk ^ (((head >> 1) & 1) * 2);
 }
 
-/// This warp's part of the scores of 32 heads and its team's 16 rows, into shared memory.
+/// This warp's part of the scores of 32 heads and its team's 16 rows.
+struct PartialScores {
+  float c[2][2][4];
+};
+
 template <typename Shape>
-__device__ __forceinline__ void partial_scores(MlaShared<Shape>& shared, const QueryFragments& q, int tile,
-                                               const MlaPlace<Shape>& at) {
-  float c[2][2][4] = {};
+__device__ __forceinline__ PartialScores multiply_queries(MlaShared<Shape>& shared, const QueryFragments& q,
+                                                          int tile, const MlaPlace<Shape>& at) {
+  PartialScores s{};
   const int row = kTeamRows * at.row_team + at.lane % 8 + at.lane / 16 * 8;
-  const uint32_t from = shared_address(shared.tiles[tile % Shape::kTiles][row]) + 2 * kDimsPerWarp * at.warp +
-                        16 * (at.lane / 8 % 2);
+  const uint32_t from = shared_address(shared.tiles[tile % Shape::kStages][row]) +
+                        2 * kDimsPerWarp * at.warp + 16 * (at.lane / 8 % 2);
+  constexpr int kSteps = kDimsPerWarp / 16;
+  uint32_t b[2][4];  // a step ahead
+  load_matrices(b[0], from);
 #pragma unroll
-  for (int step = 0; step < kDimsPerWarp / 16; ++step) {
-    uint32_t b[4];
-    load_matrices(b, from + 32 * step);
+  for (int step = 0; step < kSteps; ++step) {
+    if (step + 1 < kSteps) {
+      load_matrices(b[(step + 1) % 2], from + 32 * (step + 1));
+    }
+    const auto& now = b[step % 2];
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
-      mma_bf16(c[m][0], q.a[m][step], b[0], b[1]);
-      mma_bf16(c[m][1], q.a[m][step], b[2], b[3]);
+      mma_bf16(s.c[m][0], q.a[m][step], now[0], now[1]);
+      mma_bf16(s.c[m][1], q.a[m][step], now[2], now[3]);
     }
   }
+  return s;
+}
+
+template <typename Shape>
+__device__ __forceinline__ void write_scores(MlaShared<Shape>& shared, const PartialScores& s,
+                                             const MlaPlace<Shape>& at) {
 #pragma unroll
   for (int m = 0; m < 2; ++m) {
 #pragma unroll
@@ -124,10 +141,17 @@ __device__ __forceinline__ void partial_scores(MlaShared<Shape>& shared, const Q
         const int head = 16 * m + 8 * half + at.g;
         float* to =
             shared.scores[at.team][at.warp][head] + 4 * score_chunk(head, 2 * n + at.t / 2) + at.t % 2 * 2;
-        *reinterpret_cast<float2*>(to) = make_float2(c[m][n][2 * half], c[m][n][2 * half + 1]);
+        *reinterpret_cast<float2*>(to) = make_float2(s.c[m][n][2 * half], s.c[m][n][2 * half + 1]);
       }
     }
   }
+}
+
+/// 2^x to 2^-22; 0 for what would be subnormal.
+__device__ __forceinline__ float fast_exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
 
 /// One head's running softmax; the threads of the head agree on the maximum, each sums its own weights.
@@ -141,8 +165,9 @@ template <typename Shape>
 __device__ __forceinline__ void softmax_tile(MlaShared<Shape>& shared, RunningSoftmax& running, int tile,
                                              float scale_log2) {
   constexpr int kPerHead = Shape::kThreadsPerHead;
-  const int head = static_cast<int>(threadIdx.x) / kPerHead;
-  const int part = static_cast<int>(threadIdx.x) % kPerHead;
+  const int thread = thread_again();
+  const int head = thread / kPerHead;
+  const int part = thread % kPerHead;
   const int team = head / kTeamHeads * Shape::kRowTeams + part / 4;
   const int chunk = 4 * score_chunk(head, part % 4);
   float s[4] = {};
@@ -154,7 +179,7 @@ __device__ __forceinline__ void softmax_tile(MlaShared<Shape>& shared, RunningSo
     s[2] += add.z;
     s[3] += add.w;
   }
-  const auto mask = *reinterpret_cast<const float4*>(shared.mask[tile % Shape::kMaskStages] + 4 * part);
+  const auto mask = *reinterpret_cast<const float4*>(shared.mask[tile % (2 * Shape::kStages)] + 4 * part);
   s[0] = fmaf(s[0], scale_log2, mask.x);
   s[1] = fmaf(s[1], scale_log2, mask.y);
   s[2] = fmaf(s[2], scale_log2, mask.z);
@@ -164,21 +189,19 @@ __device__ __forceinline__ void softmax_tile(MlaShared<Shape>& shared, RunningSo
   for (int distance = 1; distance < kPerHead; distance *= 2) {
     largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, distance));
   }
-  float rescale = 1.0F;
-  if (largest > running.max + kSlack) {
-    rescale = exp2f(running.max - largest);
-    running.max = largest;
-    running.sum *= rescale;
-  }
+  const float raised = largest > running.max + kSlack ? largest : running.max;
+  const float rescale = fast_exp2(running.max - raised);  // 1 where it is not raised
+  running.max = raised;
+  running.sum *= rescale;
 #pragma unroll
   for (float& value : s) {
-    value = exp2f(value - running.max);
+    value = fast_exp2(value - raised);
     running.sum += value;
   }
-  *reinterpret_cast<uint2*>(shared.weights[head] + 8 * part) =
+  *reinterpret_cast<uint2*>(shared.weights[tile % 2][head] + 8 * part) =
       make_uint2(two_bf16(s[0], s[1]), two_bf16(s[2], s[3]));
   if (part == 0) {
-    shared.rescale[head] = rescale;
+    shared.rescale[tile % 2][head] = rescale;
   }
 }
 
@@ -196,11 +219,11 @@ __device__ __forceinline__ int first_column(const MlaPlace<Shape>& at) {
 
 template <typename Shape>
 __device__ __forceinline__ void rescale_output(const MlaShared<Shape>& shared, MlaOutput<Shape>& out,
-                                               const MlaPlace<Shape>& at) {
+                                               int tile, const MlaPlace<Shape>& at) {
   float by[2][2];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    by[i / 2][i % 2] = shared.rescale[at.first_head + 8 * i + at.g];
+    by[i / 2][i % 2] = shared.rescale[tile % 2][at.first_head + 8 * i + at.g];
   }
   const bool all_one = by[0][0] == 1.0F && by[0][1] == 1.0F && by[1][0] == 1.0F && by[1][1] == 1.0F;
   if (__all_sync(0xFFFFFFFFU, all_one)) {
@@ -222,69 +245,135 @@ __device__ __forceinline__ void rescale_output(const MlaShared<Shape>& shared, M
 template <typename Shape>
 __device__ __forceinline__ void add_values(MlaShared<Shape>& shared, MlaOutput<Shape>& out, int tile,
                                            const MlaPlace<Shape>& at) {
-  rescale_output(shared, out, at);
+  rescale_output(shared, out, tile, at);
 #pragma unroll
   for (int step = 0; step < Shape::kRowTeams; ++step) {
     uint32_t a[2][4];
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
       const int head = at.first_head + 16 * m + at.lane % 16;
-      load_matrices(a[m], shared_address(shared.weights[head]) + 32 * step + 16 * (at.lane / 16));
+      load_matrices(a[m], shared_address(shared.weights[tile % 2][head]) + 32 * step + 16 * (at.lane / 16));
     }
     const int row = kTeamRows * step + at.lane % 16;
     const uint32_t from =
-        shared_address(shared.tiles[tile % Shape::kTiles][row]) + 2 * first_column(at) + 16 * (at.lane / 16);
+        shared_address(shared.tiles[tile % Shape::kStages][row]) + 2 * first_column(at) + 16 * (at.lane / 16);
+    constexpr int kColumnSteps = Shape::kColumnsPerWarp / 16;
+    uint32_t b[2][4];  // a step ahead
+    load_matrices_transposed(b[0], from);
 #pragma unroll
-    for (int n = 0; n < Shape::kColumnsPerWarp / 16; ++n) {
-      uint32_t b[4];
-      load_matrices_transposed(b, from + 32 * n);
+    for (int n = 0; n < kColumnSteps; ++n) {
+      if (n + 1 < kColumnSteps) {
+        load_matrices_transposed(b[(n + 1) % 2], from + 32 * (n + 1));
+      }
+      const auto& now = b[n % 2];
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
-        mma_bf16(out.c[m][2 * n], a[m], b[0], b[1]);
-        mma_bf16(out.c[m][2 * n + 1], a[m], b[2], b[3]);
+        mma_bf16(out.c[m][2 * n], a[m], now[0], now[1]);
+        mma_bf16(out.c[m][2 * n + 1], a[m], now[2], now[3]);
       }
     }
   }
 }
 
-/// Divides by the sums and writes; `first_row` is the position of the block's first head in args.out, `heads`
-/// how many of the block's heads there are.
-template <typename Shape, FloatType kOut>
+/// Words (column, lane) of four lanes become (lane, column): lane t gets word t of each, in the order of the
+/// lanes.
+__device__ __forceinline__ uint4 transpose_words(const uint32_t (&w)[4], int t) {
+  const bool is_upper = (t & 2) != 0;
+  const bool is_odd = (t & 1) != 0;
+  const uint32_t r0 = __shfl_xor_sync(0xFFFFFFFFU, is_upper ? w[0] : w[2], 2);
+  const uint32_t r1 = __shfl_xor_sync(0xFFFFFFFFU, is_upper ? w[1] : w[3], 2);
+  const uint32_t a0 = is_upper ? r0 : w[0];
+  const uint32_t a1 = is_upper ? r1 : w[1];
+  const uint32_t b0 = is_upper ? w[2] : r0;
+  const uint32_t b1 = is_upper ? w[3] : r1;
+  const uint32_t a = __shfl_xor_sync(0xFFFFFFFFU, is_odd ? a0 : a1, 1);
+  const uint32_t b = __shfl_xor_sync(0xFFFFFFFFU, is_odd ? b0 : b1, 1);
+  return is_odd ? make_uint4(a, a1, b, b1) : make_uint4(a0, a, b0, b);
+}
+
+/// A head's columns of this warp, kPairs times two in each lane: columns 8 i + 2 t, + 1. `to` is the warp's
+/// first column.
+template <size_t kPairs>
+__device__ __forceinline__ void store_columns(float* to, const float (&low)[kPairs],
+                                              const float (&high)[kPairs], bool is_there, int t) {
+  if (is_there) {
+#pragma unroll
+    for (int i = 0; i < static_cast<int>(kPairs); ++i) {
+      *reinterpret_cast<float2*>(to + 8 * i + 2 * t) = make_float2(low[i], high[i]);
+    }
+  }
+}
+/// 16 bytes at a time: the stores of a decoded token's partial results take a tenth of its time as it is.
+template <size_t kPairs>
+__device__ __forceinline__ void store_columns(__nv_bfloat16* to, const float (&low)[kPairs],
+                                              const float (&high)[kPairs], bool is_there, int t) {
+#pragma unroll
+  for (int i = 0; i < static_cast<int>(kPairs); i += 4) {
+    const uint32_t words[4] = {two_bf16(low[i], high[i]), two_bf16(low[i + 1], high[i + 1]),
+                               two_bf16(low[i + 2], high[i + 2]), two_bf16(low[i + 3], high[i + 3])};
+    const uint4 columns = transpose_words(words, t);
+    if (is_there) {
+      *reinterpret_cast<uint4*>(to + 8 * (i + t)) = columns;
+    }
+  }
+}
+
+/// Divides by the sums and writes; `to` begins at the block's first head, of which there are `heads`.
+template <typename Shape, typename T>
 __device__ __forceinline__ void write_output(const MlaShared<Shape>& shared, const MlaOutput<Shape>& out,
-                                             void* to, int64_t first_row, int heads,
-                                             const MlaPlace<Shape>& at) {
+                                             T* to, int heads, const MlaPlace<Shape>& at) {
+  constexpr int kPairs = Shape::kColumnsPerWarp / 8;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int head = at.first_head + 8 * i + at.g;
-    if (head >= heads) {
-      continue;
-    }
     const float sum = shared.sum[head];
     const float by = sum > 0.0F ? 1.0F / sum : 0.0F;
-    const int64_t position = (first_row + head) * kLatent + first_column(at) + 2 * at.t;
+    float low[kPairs];
+    float high[kPairs];
 #pragma unroll
-    for (int n = 0; n < Shape::kColumnsPerWarp / 8; ++n) {
-      const float low = out.c[i / 2][n][i % 2 * 2] * by;
-      const float high = out.c[i / 2][n][i % 2 * 2 + 1] * by;
-      if constexpr (kOut == FloatType::kF32) {
-        *reinterpret_cast<float2*>(static_cast<float*>(to) + position + 8 * n) = make_float2(low, high);
-      } else {
-        *reinterpret_cast<uint32_t*>(static_cast<__nv_bfloat16*>(to) + position + 8 * n) =
-            two_bf16(low, high);
-      }
+    for (int n = 0; n < kPairs; ++n) {
+      low[n] = out.c[i / 2][n][i % 2 * 2] * by;
+      high[n] = out.c[i / 2][n][i % 2 * 2 + 1] * by;
     }
+    store_columns(to + head * kLatent + first_column(at), low, high, head < heads, at.t);
   }
 }
 
-/// The entries of split `split` of `count`: whole tiles, so that only the last split has a part of one.
+/// What a block has: grid x = query * head blocks + head block, y = split.
+struct MlaBlock {
+  int64_t query;
+  int first_head;
+  int split;
+
+  /// Position of the block's first head in the output.
+  [[nodiscard]] __device__ __forceinline__ int64_t first_row(const MlaArgs& args) const {
+    return (query * args.splits + split) * args.n_heads + first_head;
+  }
+};
+
+/// Volatile, so that the compiler asks again after the loop instead of keeping the answer in registers.
 template <typename Shape>
-__device__ __forceinline__ RowRange range_of(const MlaArgs& args, int64_t query, int split) {
-  const int count = args.counts[query];
-  const int tiles = (count + Shape::kTileRows - 1) / Shape::kTileRows;
+__device__ __forceinline__ MlaBlock this_block(const MlaArgs& args) {
+  uint32_t x;
+  uint32_t y;
+  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(x));
+  asm volatile("mov.u32 %0, %%ctaid.y;" : "=r"(y));
+  const auto head_blocks = static_cast<uint32_t>((args.n_heads + Shape::kHeads - 1) / Shape::kHeads);
+  return {x / head_blocks, static_cast<int>(x % head_blocks) * Shape::kHeads, static_cast<int>(y)};
+}
+
+/// The entries of the block's split: whole tiles. A list is cut by its length, not by the count, which is
+/// then not waited for.
+template <typename Shape>
+__device__ __forceinline__ RowRange range_of(const MlaArgs& args, const MlaBlock& block) {
+  const int count = args.counts[block.query];
+  const bool is_sparse = args.selected != nullptr;
+  const int total = is_sparse ? static_cast<int>(args.selected_stride) : count;
+  const int tiles = (total + Shape::kTileRows - 1) / Shape::kTileRows;
   const int per_split = (tiles + args.splits - 1) / args.splits * Shape::kTileRows;
-  const int begin = min(count, split * per_split);
-  const int32_t* selected = args.selected == nullptr ? nullptr : args.selected + query * args.selected_stride;
-  return {args.rows, selected, args.row_bytes, args.n_rows, begin, min(count, begin + per_split)};
+  const int begin = min(total, block.split * per_split);
+  const int32_t* selected = is_sparse ? args.selected + block.query * args.selected_stride : nullptr;
+  return {args.rows, selected, args.row_bytes, args.n_rows, begin, min(total, begin + per_split), count};
 }
 
 /// The sums of weights to shared memory, log-sum-exp to `log_sum_exp` where there is one.
@@ -304,77 +393,111 @@ __device__ __forceinline__ void finish_softmax(MlaShared<Shape>& shared, Running
   }
 }
 
-/// All tiles of the block's range.
+/// Tiles [0, n_tiles) of a loader that has started kLoadedFirst of them. Scores run a tile ahead of values,
+/// so that both products are between the same two barriers, and one team's products run beside the other's
+/// softmax.
 template <typename Shape>
-__device__ __forceinline__ void attend_tiles(MlaShared<Shape>& shared, const RowRange& range,
+__device__ __forceinline__ void attend_tiles(MlaShared<Shape>& shared, RowLoader<Shape>& loader, int n_tiles,
                                              const QueryFragments& q, float scale_log2,
                                              RunningSoftmax& running, MlaOutput<Shape>& out,
                                              const MlaPlace<Shape>& at) {
-  RowLoader<Shape> loader(shared, range);
-  const int tiles = (range.end - range.begin + Shape::kTileRows - 1) / Shape::kTileRows;
-#pragma unroll
-  for (int tile = 0; tile < Shape::kStages - 1; ++tile) {
-    loader.load(tile);
+  constexpr bool kConverts = Shape::kIsFp8 && Shape::kIsRing;
+  wait_for_copies<Shape::kLoadedFirst - 2>();
+  if constexpr (Shape::kIsFp8) {
+    loader.convert(0);
+    loader.convert(1);
   }
-  if constexpr (Shape::kAhead == 1) {
-    wait_for_copies<Shape::kStages - 2>();
-    __syncthreads();
-    convert_fp8(shared, 0);
-  }
-  for (int tile = 0; tile < tiles; ++tile) {
-    wait_for_copies<Shape::kStages - 2 - Shape::kAhead>();
-    __syncthreads();  // the tile is there, and nobody reads the one before it any more
-    loader.load(tile + Shape::kStages - 1);
-    if constexpr (Shape::kIsFp8) {
-      convert_fp8(shared, tile + Shape::kAhead);
-      if constexpr (Shape::kAhead == 0) {
-        __syncthreads();
-      }
+  __syncthreads();
+  write_scores(shared, multiply_queries(shared, q, 0, at), at);
+  __syncthreads();
+  softmax_tile(shared, running, 0, scale_log2);
+  const int last = n_tiles - 1;
+  for (int tile = 0; tile < last; ++tile) {
+    if constexpr (kConverts) {
+      wait_for_copies<0>();
+      loader.convert(tile + 2);
     }
-    partial_scores(shared, q, tile, at);
-    at.sync_heads();
-    softmax_tile(shared, running, tile, scale_log2);
-    at.sync_heads();
-    add_values(shared, out, tile, at);
+    const PartialScores s = multiply_queries(shared, q, tile + 1, at);
+    __syncthreads();  // the scores of `tile` are read, its weights written; the tile before is done with
+    write_scores(shared, s, MlaPlace<Shape>(thread_again()));
+    if constexpr (Shape::kIsRing) {
+      loader.load(tile + 3);
+      wait_for_copies<1>();
+    }
+    __syncthreads();  // the next scores are there, and the tile behind them
+    if (!Shape::kIsRing || at.team == 1) {
+      softmax_tile(shared, running, tile + 1, scale_log2);
+    }
+    add_values(shared, out, tile, MlaPlace<Shape>(thread_again()));
+    if (Shape::kIsRing && at.team == 0) {
+      softmax_tile(shared, running, tile + 1, scale_log2);
+    }
+  }
+  __syncthreads();
+  if (last >= 0) {
+    add_values(shared, out, last, at);
+  }
+}
+
+/// All rows of the block's range: in one go, or in passes of what fits into the stages.
+template <typename Shape>
+__device__ __forceinline__ void attend_range(MlaShared<Shape>& shared, const MlaArgs& args,
+                                             const MlaBlock& block, RunningSoftmax& running,
+                                             MlaOutput<Shape>& out, const MlaPlace<Shape>& at) {
+  const RowRange range = range_of<Shape>(args, block);
+  constexpr int kPassRows = Shape::kStages * Shape::kTileRows;
+  RowRange pass = range;
+  if constexpr (!Shape::kIsRing) {
+    pass.end = min(range.end, pass.begin + kPassRows);
+  }
+  RowLoader<Shape> loader(shared, pass);
+  loader.load_first();
+  const int count = range.count;
+  const int n_tiles = pass.n_tiles(Shape::kTileRows);
+  if constexpr (Shape::kIsRing) {
+    pass.limit_to_count();
+  }
+  QueryFragments q;
+  const int64_t head = block.query * args.n_heads + block.first_head + at.first_head;
+  const int n_heads = args.n_heads - block.first_head - at.first_head;
+  if (args.query_type == FloatType::kF32) {  // while the rows are on their way
+    load_queries(q, static_cast<const float*>(args.queries) + head * kRowDims, n_heads, at);
+  } else {
+    load_queries(q, static_cast<const __nv_bfloat16*>(args.queries) + head * kRowDims, n_heads, at);
+  }
+  attend_tiles(shared, loader, n_tiles, q, args.scale_log2, running, out, at);
+  if constexpr (!Shape::kIsRing) {
+    while (pass.end < min(range.end, count)) {
+      pass.begin = pass.end;
+      pass.end = min(range.end, pass.begin + kPassRows);
+      __syncthreads();
+      loader.load_first();
+      attend_tiles(shared, loader, pass.n_tiles(Shape::kTileRows), q, args.scale_log2, running, out, at);
+    }
   }
   wait_for_copies<0>();
 }
 
-/// Grid: x = query * head blocks + head block, y = split.
 template <typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads, 1) mla_attend(const MlaArgs args) {
   extern __shared__ uint8_t shared_bytes[];
   auto& shared = *reinterpret_cast<MlaShared<Shape>*>(shared_bytes);
-  const MlaPlace<Shape> at;
-  const int head_blocks = (args.n_heads + Shape::kHeads - 1) / Shape::kHeads;
-  const int64_t query = blockIdx.x / head_blocks;
-  const int first = static_cast<int>(blockIdx.x % head_blocks) * Shape::kHeads;
-  const int split = static_cast<int>(blockIdx.y);
-  const int heads = min(Shape::kHeads, args.n_heads - first);
-  const RowRange range = range_of<Shape>(args, query, split);
-  const bool is_whole = args.splits == 1;
-  const int64_t first_row = (query * args.splits + split) * args.n_heads + first;
-
-  QueryFragments q;
-  if (args.query_type == FloatType::kF32) {
-    load_queries<Shape, FloatType::kF32>(q, args, query, first, at);
-  } else {
-    load_queries<Shape, FloatType::kBf16>(q, args, query, first, at);
-  }
+  const MlaPlace<Shape> at(static_cast<int>(threadIdx.x));
   RunningSoftmax running;
   MlaOutput<Shape> out{};
-  attend_tiles(shared, range, q, args.scale_log2, running, out, at);
+  attend_range(shared, args, this_block<Shape>(args), running, out, at);
 
+  const MlaBlock block = this_block<Shape>(args);
+  const int64_t first_row = block.first_row(args);
+  const int heads = min(Shape::kHeads, args.n_heads - block.first_head);
+  const bool is_whole = args.splits == 1;
   float* log_sum_exp = args.log_sum_exp == nullptr ? nullptr : args.log_sum_exp + first_row;
   finish_softmax(shared, running, heads, log_sum_exp, is_whole ? 0.69314718F : 1.0F);
   __syncthreads();
-  if (!is_whole && range.begin == range.end) {
-    return;  // the log-sum-exp of -infinity says that there is nothing
-  }
   if (is_whole && args.out_type == FloatType::kF32) {
-    write_output<Shape, FloatType::kF32>(shared, out, args.out, first_row, heads, at);
+    write_output(shared, out, static_cast<float*>(args.out) + first_row * kLatent, heads, at);
   } else {
-    write_output<Shape, FloatType::kBf16>(shared, out, args.out, first_row, heads, at);
+    write_output(shared, out, static_cast<__nv_bfloat16*>(args.out) + first_row * kLatent, heads, at);
   }
 }
 

@@ -28,25 +28,24 @@ __device__ __forceinline__ uint64_t order_value(uint32_t key, uint32_t position)
   return (uint64_t{key} << kPositionBits) | (kLast - position);
 }
 
-/// What is known: the k-th largest value has the bits of `low` above the digits that are still to come, and
-/// is the `wanted`-th largest of the `found` values with these bits.
+/// What is known: the k-th largest value is in [low, low + 2^bits), and is the `wanted`-th largest of the
+/// `found` values there.
 struct Search {
   uint64_t low;
+  int bits;
   int wanted;
   int found;
   [[nodiscard]] __device__ __forceinline__ bool is_done() const { return wanted == found; }
 };
 
-struct Digit {
-  int shift;
-  int bits;
-};
-inline constexpr int kDigits = 5;
+inline constexpr int kDigitBits = 11;
+inline constexpr int kValueBits = 32 + kPositionBits;
 
-__device__ __forceinline__ Digit digit(int i) {
-  constexpr int kShifts[kDigits] = {39, 28, 18, 9, 0};
-  constexpr int kBits[kDigits] = {11, 11, 10, 9, 9};
-  return {kShifts[i], kBits[i]};
+/// All values whose keys are in [least, most].
+__device__ __forceinline__ Search search_keys(uint32_t least, uint32_t most, int wanted, int found) {
+  const uint64_t low = uint64_t{least} << kPositionBits;
+  const uint64_t span = (uint64_t{most} << kPositionBits | ((1U << kPositionBits) - 1)) - low;
+  return {low, 64 - __clzll(static_cast<long long>(span)), wanted, found};
 }
 
 /// Shared memory of a search by kThreadsArg threads among at most kCapacityArg listed candidates.
@@ -63,6 +62,8 @@ struct TopKShared {
   uint32_t positions[size_t{kCapacityArg}];
   uint32_t warp_sums[size_t{kThreadsArg} / 32];
   uint32_t n_listed;  // may exceed kCapacity: then the list is not complete
+  uint32_t least_key;
+  uint32_t most_key;
   Search search;
 };
 
@@ -87,7 +88,7 @@ __device__ __forceinline__ uint32_t sum_before(Shared& shared, uint32_t value) {
   return before + up_to - value;
 }
 
-/// shared.search narrowed to one bin of the digit, by the counts.
+/// shared.search narrowed to one bin of 2^shift values, by the counts.
 template <typename Shared>
 __device__ __forceinline__ void pick_bin(Shared& shared, int shift) {
   constexpr int kPerThread = kTopKBins / Shared::kThreads;
@@ -105,44 +106,44 @@ __device__ __forceinline__ void pick_bin(Shared& shared, int shift) {
   for (int i = 0; i < kPerThread; ++i) {
     const auto found = static_cast<int>(counts[i]);
     if (before < search.wanted && search.wanted <= before + found) {
-      const uint64_t bin = static_cast<uint64_t>(first - i) << shift;
-      shared.search = {search.low | bin, search.wanted - before, found};
+      shared.search = {search.low + (static_cast<uint64_t>(first - i) << shift), shift,
+                       search.wanted - before, found};
     }
     before += found;
   }
   __syncthreads();
 }
 
-/// Counts the values that share what is known, by their next digit, and narrows. `for_each(count)` calls
-/// count(key, position) for every value in this thread's part.
+/// Counts the values in the known range by its next bits, and narrows. `for_each(count)` calls count(key,
+/// position) for every value in this thread's part.
 template <typename Shared, typename ForEach>
-__device__ __forceinline__ void narrow(Shared& shared, int digit_index, const ForEach& for_each) {
+__device__ __forceinline__ void narrow(Shared& shared, const ForEach& for_each) {
   for (int i = static_cast<int>(threadIdx.x); i < kTopKBins; i += Shared::kThreads) {
     shared.counts[i] = 0;
   }
   __syncthreads();
-  const Digit d = digit(digit_index);
-  const uint64_t known = shared.search.low >> (d.shift + d.bits);
+  const uint64_t low = shared.search.low;
+  const int bits = shared.search.bits;
+  const int shift = max(bits - kDigitBits, 0);
   for_each([&](uint32_t key, uint32_t position) {
-    const uint64_t value = order_value(key, position);
-    if (value >> (d.shift + d.bits) == known) {
-      atomicAdd(&shared.counts[(value >> d.shift) & ((1U << d.bits) - 1)], 1U);
+    const uint64_t beyond = order_value(key, position) - low;  // huge below `low`
+    if (beyond >> bits == 0) {
+      atomicAdd(&shared.counts[beyond >> shift], 1U);
     }
   });
   __syncthreads();
-  pick_bin(shared, d.shift);
+  pick_bin(shared, shift);
 }
 
-/// Up to kDigits steps of narrow(); the values >= shared.search.low are the k largest then. Ends with a
-/// barrier.
+/// narrow() until the values >= shared.search.low are the wanted ones. Ends with a barrier.
 template <typename Shared, typename ForEach>
-__device__ __forceinline__ void find_kth(Shared& shared, int k, int found, const ForEach& for_each) {
+__device__ __forceinline__ void find_kth(Shared& shared, const Search& all, const ForEach& for_each) {
   if (threadIdx.x == 0) {
-    shared.search = {0, k, found};
+    shared.search = all;
   }
   __syncthreads();
-  for (int i = 0; i < kDigits && !shared.search.is_done(); ++i) {
-    narrow(shared, i, for_each);
+  while (!shared.search.is_done()) {
+    narrow(shared, for_each);
   }
 }
 
@@ -186,8 +187,31 @@ __device__ __forceinline__ int sample_position(int i, int n_samples, int length)
   return static_cast<int>(static_cast<uint32_t>(i) * stretch + scattered % stretch);
 }
 
-/// A score that some more than k of the row's `length` scores are likely to reach, found from a sample;
-/// n_samples <= length. Only speed depends on the guess.
+/// Smallest and largest key of the list, into `shared`. Begins and ends with a barrier.
+template <typename Shared>
+__device__ __forceinline__ void find_key_range(Shared& shared, int count) {
+  uint32_t least = 0xFFFFFFFFU;
+  uint32_t most = 0;
+  if (threadIdx.x == 0) {
+    shared.least_key = least;
+    shared.most_key = most;
+  }
+  __syncthreads();
+  for (int i = static_cast<int>(threadIdx.x); i < count; i += Shared::kThreads) {
+    least = min(least, shared.keys[i]);
+    most = max(most, shared.keys[i]);
+  }
+  least = __reduce_min_sync(0xFFFFFFFFU, least);
+  most = __reduce_max_sync(0xFFFFFFFFU, most);
+  if (threadIdx.x % 32 == 0) {
+    atomicMin(&shared.least_key, least);
+    atomicMax(&shared.most_key, most);
+  }
+  __syncthreads();
+}
+
+/// A score that some more than k of the row's `length` scores are likely to reach, found from a sample of
+/// kSamples <= length. Only speed depends on the guess.
 template <int kSamples, typename Shared>
 __device__ __forceinline__ float guess_pivot(Shared& shared, const float* scores, int length, int k) {
   static_assert(kSamples <= Shared::kCapacity);
@@ -198,13 +222,60 @@ __device__ __forceinline__ float guess_pivot(Shared& shared, const float* scores
   const float expected = static_cast<float>(kSamples) * static_cast<float>(k) / static_cast<float>(length);
   const int rank =
       static_cast<int>(expected + 3.0F * sqrtf(expected) + 2.0F);  // three standard deviations more
+  find_key_range(shared, kSamples);
   if (threadIdx.x == 0) {
-    shared.search = {0, min(rank, kSamples), kSamples};
+    shared.search = search_keys(shared.least_key, shared.most_key, min(rank, kSamples), kSamples);
   }
   __syncthreads();
-  narrow(shared, 0, Listed<Shared>{shared, kSamples});
-  narrow(shared, 1, Listed<Shared>{shared, kSamples});
+  narrow(shared, Listed<Shared>{shared, kSamples});
+  narrow(shared, Listed<Shared>{shared, kSamples});
   return score_of_key(static_cast<uint32_t>(shared.search.low >> kPositionBits));
+}
+
+inline constexpr int kGuessGroups = 64;
+
+/// The same by one load a thread and no search, for a list with room for several times k: a share p of the
+/// scores reaches the pivot if a share 1 - (1 - p)^g of groups of g samples does, so the pivot is looked up
+/// among the largest of 64 groups. `largest` is shared memory. By the block's first 64 g threads; all get the
+/// result.
+__device__ __forceinline__ float guess_pivot_by_groups(float (&largest)[kGuessGroups + 1],
+                                                       const float* scores, int length, int n_samples, int k,
+                                                       int capacity) {
+  // Between k and the capacity in ratio, some more because too few are worse than too many.
+  const float wanted = 1.1F * sqrtf(static_cast<float>(k) * static_cast<float>(capacity));
+  const float p = fminf(wanted / static_cast<float>(length), 0.95F);
+  int group = n_samples / kGuessGroups;
+  while (group > 1 && 1.0F - powf(1.0F - p, static_cast<float>(group)) > 0.8F) {
+    group /= 2;
+  }
+  const float reaching =
+      static_cast<float>(kGuessGroups) * (1.0F - powf(1.0F - p, static_cast<float>(group)));
+  const int rank = max(1, static_cast<int>(reaching + 0.5F)) - 1;
+  const int thread = static_cast<int>(threadIdx.x);
+  float score = -INFINITY;
+  if (thread < n_samples) {
+    score = fmaxf(score, scores[sample_position(thread, n_samples, length)]);
+  }
+  for (int distance = 1; distance < group; distance *= 2) {
+    score = fmaxf(score, __shfl_xor_sync(0xFFFFFFFFU, score, distance));
+  }
+  if (thread % group == 0 && thread / group < kGuessGroups) {
+    largest[thread / group] = score;
+  }
+  __syncthreads();
+  if (thread < kGuessGroups) {
+    const float mine = largest[thread];
+    int before = 0;
+#pragma unroll
+    for (int other = 0; other < kGuessGroups; ++other) {
+      before += largest[other] > mine || (largest[other] == mine && other < thread) ? 1 : 0;
+    }
+    if (before == rank) {
+      largest[kGuessGroups] = mine;
+    }
+  }
+  __syncthreads();
+  return largest[kGuessGroups];
 }
 
 }  // namespace sluice::cuda::device

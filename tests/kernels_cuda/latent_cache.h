@@ -51,7 +51,7 @@ inline void write_fp8_row(Random& random, Scales scales, std::byte* to, std::vec
       float& value = values[static_cast<size_t>(i)];
       const uint8_t code = f32_to_e4m3(value / scale);
       to[i] = static_cast<std::byte>(code);
-      value = e4m3_to_f32(code) * scale;
+      value = bf16_to_f32(f32_to_bf16(e4m3_to_f32(code) * scale));  // exact where the scale is a power of two
     }
   }
   for (int64_t i = d_latent; i < static_cast<int64_t>(values.size()); ++i) {
