@@ -1,0 +1,362 @@
+// From the words of a panel (quant/panel.h) to the fragments of an int8 matrix product: one struct per weight
+// format.
+//
+// Lane (g, t) = (lane / 4, lane % 4) holds rows 2g and 2g + 1 of the panel as rows g and g + 8 of the
+// product: a word of both is one 8-byte load, and words t = 0..3 together are 256 bytes without a gap. A
+// chunk is 32 columns, two words of each row in a lane: a[0], a[1] the first word of the two rows, a[2], a[3]
+// the second.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include <cstdint>
+
+#include "kernels_cuda/device/mma.cuh"
+
+namespace sluice::cuda {
+
+/// Which columns of a chunk are the two words of lane t: how activations must be laid out to meet them.
+enum class ColumnOrder {
+  kWords,      // 4t.. and 16 + 4t..
+  kNibbles32,  // 4t, 16 + 4t, 4t + 1, 17 + 4t and the two pairs after them: nibbles of a byte side by side
+  kNibbles16,  // the same in each half of 16 columns: c, c + 8, c + 1, c + 9 with c = 16 (t / 2) + 4 (t % 2)
+};
+
+/// Columns that share a weight scale.
+enum class ScaleGroup {
+  kChunk,        // all 32
+  kEachWord,     // 16: one scale for the first words, one for the second
+  kEachTwoLanes  // 16: one for lanes t = 0, 1, one for t = 2, 3
+};
+
+struct ChunkScales {
+  float2 scale;   // of rows 2g and 2g + 1; kEachWord: of the first words
+  float2 second;  // kEachWord: of the second words
+  float2 min;     // what to take away times the sum of the chunk's activations; formats with kHasMin
+};
+
+/// A panel as a lane sees it: the byte offsets of its rows are already added.
+struct PanelLane {
+  const unsigned char* quants;  // + 4 * 2g
+  const unsigned char* scales;  // start of the scales
+  int g;
+  int t;
+  /// Word i of both rows.
+  __device__ uint2 word(int64_t i) const {
+    const auto* at = reinterpret_cast<const uint2*>(quants + i * 64);
+    uint2 both;
+    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(both.x), "=r"(both.y) : "l"(at));
+    return both;
+  }
+  /// A scale word of kBytes at byte `at` of the scales, of both rows.
+  __device__ uint32_t two_bytes(int64_t at) const {
+    return __ldg(reinterpret_cast<const uint16_t*>(scales + at) + g);
+  }
+  __device__ uint32_t two_halves(int64_t at) const {
+    return __ldg(reinterpret_cast<const uint32_t*>(scales + at) + g);
+  }
+  __device__ uint2 two_words(int64_t at) const {
+    return __ldg(reinterpret_cast<const uint2*>(scales + at) + g);
+  }
+};
+
+__device__ __forceinline__ float2 halves_to_floats(uint32_t bits) {
+  return __half22float2(*reinterpret_cast<const __half2*>(&bits));
+}
+
+__device__ __forceinline__ float2 times(float2 a, float b) {
+  return {a.x * b, a.y * b};
+}
+
+/// Nibbles of the doubled e2m1 codes in `word` as signed bytes, in the order of the nibbles.
+__device__ __forceinline__ uint2 e2m1_bytes(uint32_t word) {
+  constexpr uint32_t kLow = 0x03020100U;           // 0 1 2 3
+  constexpr uint32_t kHigh = 0x0C080604U;          // 4 6 8 12
+  constexpr uint32_t kNegativeLow = 0xFDFEFF00U;   // 0 -1 -2 -3
+  constexpr uint32_t kNegativeHigh = 0xF4F8FAFCU;  // -4 -6 -8 -12
+  const uint32_t magnitude = word & 0x77777777U;
+  const uint32_t take =
+      ((word >> 1) & 0x44444444U) | 0x32103210U;  // byte i of the first table's or the second's
+  uint2 bytes;
+  bytes.x = __byte_perm(__byte_perm(kLow, kHigh, magnitude),
+                        __byte_perm(kNegativeLow, kNegativeHigh, magnitude), take);
+  bytes.y = __byte_perm(__byte_perm(kLow, kHigh, magnitude >> 16),
+                        __byte_perm(kNegativeLow, kNegativeHigh, magnitude >> 16), take >> 16);
+  return bytes;
+}
+
+struct FormatQ8_0 {
+  static constexpr ColumnOrder kOrder = ColumnOrder::kWords;
+  static constexpr ScaleGroup kGroup = ScaleGroup::kChunk;
+  static constexpr bool kHasMin = false;
+  static constexpr int kChunks = 1;  // of a step
+  static constexpr int kDepth = 4;   // steps in flight
+  static constexpr int kBlocks = 4;  // on a multiprocessor at once: 64 registers a thread
+  struct Raw {
+    uint2 q[2];
+    uint32_t d;
+  };
+  static __device__ Raw load(const PanelLane& p, int64_t step) {
+    return {{p.word(step * 8 + p.t), p.word(step * 8 + 4 + p.t)}, p.two_halves(step * 32)};
+  }
+  static __device__ void chunk(const Raw& raw, int, int64_t, uint32_t (&a)[4], ChunkScales& s) {
+    a[0] = raw.q[0].x;
+    a[1] = raw.q[0].y;
+    a[2] = raw.q[1].x;
+    a[3] = raw.q[1].y;
+    s.scale = halves_to_floats(raw.d);
+  }
+};
+
+struct FormatMXFP4 {
+  static constexpr ColumnOrder kOrder = ColumnOrder::kNibbles32;
+  static constexpr ScaleGroup kGroup = ScaleGroup::kChunk;
+  static constexpr bool kHasMin = false;
+  static constexpr int kChunks = 1;
+  static constexpr int kDepth = 8;
+  static constexpr int kBlocks = 4;
+  struct Raw {
+    uint2 q;
+    uint32_t e;
+  };
+  static __device__ Raw load(const PanelLane& p, int64_t step) {
+    return {p.word(step * 4 + p.t), p.two_bytes(step * 16)};
+  }
+  /// 2^(e - 128), quant/mxfp4.h.
+  static __device__ float scale_of(uint32_t e) {
+    return __uint_as_float(e < 2 ? 0x00200000U << e : (e - 1) << 23);
+  }
+  static __device__ void chunk(const Raw& raw, int, int64_t, uint32_t (&a)[4], ChunkScales& s) {
+    const uint2 first = e2m1_bytes(raw.q.x);
+    const uint2 second = e2m1_bytes(raw.q.y);
+    a[0] = first.x;
+    a[1] = second.x;
+    a[2] = first.y;
+    a[3] = second.y;
+    s.scale = {scale_of(raw.e & 255U), scale_of(raw.e >> 8)};
+  }
+};
+
+struct FormatNVFP4 {
+  static constexpr ColumnOrder kOrder = ColumnOrder::kNibbles16;
+  static constexpr ScaleGroup kGroup = ScaleGroup::kEachTwoLanes;
+  static constexpr bool kHasMin = false;
+  static constexpr int kChunks = 1;
+  static constexpr int kDepth = 8;
+  static constexpr int kBlocks = 4;
+  struct Raw {
+    uint2 q;
+    uint32_t d;
+  };
+  static __device__ Raw load(const PanelLane& p, int64_t step) {
+    return {p.word(step * 4 + p.t), p.two_bytes((step * 2 + p.t / 2) * 16)};
+  }
+  /// e4m3(bits) / 2 without a sign; the code for NaN is 0 (quant/nvfp4.h). As bits of a float, exponent and
+  /// mantissa stand for 2^120 less, subnormals included.
+  static __device__ float scale_of(uint32_t bits) {
+    return bits == 0x7FU ? 0.0F : __uint_as_float(bits << 20) * 0x1p119F;
+  }
+  static __device__ void chunk(const Raw& raw, int, int64_t, uint32_t (&a)[4], ChunkScales& s) {
+    const uint2 first = e2m1_bytes(raw.q.x);
+    const uint2 second = e2m1_bytes(raw.q.y);
+    a[0] = first.x;
+    a[1] = second.x;
+    a[2] = first.y;
+    a[3] = second.y;
+    s.scale = {scale_of(raw.d & 0x7FU), scale_of(raw.d >> 8 & 0x7FU)};
+  }
+};
+
+/// Codes less half their range: moved to the top of a byte, they are signed once the top bit is flipped, and
+/// 2^(8 - bits) too large.
+struct FormatQ4_0 {
+  static constexpr ColumnOrder kOrder = ColumnOrder::kWords;
+  static constexpr ScaleGroup kGroup = ScaleGroup::kChunk;
+  static constexpr bool kHasMin = false;
+  static constexpr int kChunks = 1;
+  static constexpr int kDepth = 8;
+  static constexpr int kBlocks = 4;
+  struct Raw {
+    uint2 q;
+    uint32_t d;
+  };
+  static __device__ Raw load(const PanelLane& p, int64_t step) {
+    return {p.word(step * 4 + p.t), p.two_halves(step * 32)};
+  }
+  static __device__ uint32_t high(uint32_t word) { return (word & 0xF0F0F0F0U) ^ 0x80808080U; }
+  static __device__ void chunk(const Raw& raw, int, int64_t, uint32_t (&a)[4], ChunkScales& s) {
+    a[0] = high(raw.q.x << 4);
+    a[1] = high(raw.q.y << 4);
+    a[2] = high(raw.q.x);
+    a[3] = high(raw.q.y);
+    s.scale = times(halves_to_floats(raw.d), 0.0625F);
+  }
+};
+
+struct FormatQ5_0 {
+  static constexpr ColumnOrder kOrder = ColumnOrder::kWords;
+  static constexpr ScaleGroup kGroup = ScaleGroup::kChunk;
+  static constexpr bool kHasMin = false;
+  static constexpr int kChunks = 1;
+  static constexpr int kDepth = 4;
+  static constexpr int kBlocks = 4;
+  struct Raw {
+    uint2 q;
+    uint2 top;
+    uint32_t d;
+    int t;
+  };
+  static __device__ Raw load(const PanelLane& p, int64_t step) {
+    return {p.word(step * 5 + 1 + p.t), p.word(step * 5), p.two_halves(step * 32), p.t};
+  }
+  /// Bits 0..3 of `top` become bits 7 of the four bytes, the nibbles bits 6..3.
+  static __device__ uint32_t codes(uint32_t nibbles, uint32_t top) {
+    const uint32_t spread = ((top & 15U) * 0x00204081U & 0x01010101U) << 7;
+    return ((nibbles & 0x0F0F0F0FU) << 3 | spread) ^ 0x80808080U;
+  }
+  static __device__ void chunk(const Raw& raw, int, int64_t, uint32_t (&a)[4], ChunkScales& s) {
+    a[0] = codes(raw.q.x, raw.top.x >> 4 * raw.t);
+    a[1] = codes(raw.q.y, raw.top.y >> 4 * raw.t);
+    a[2] = codes(raw.q.x >> 4, raw.top.x >> (16 + 4 * raw.t));
+    a[3] = codes(raw.q.y >> 4, raw.top.y >> (16 + 4 * raw.t));
+    s.scale = times(halves_to_floats(raw.d), 0.125F);
+  }
+};
+
+/// Scales of Q4_K and Q5_K: of a block of 256 columns d and dmin and three words of packed levels
+/// (quant/k_scales.h).
+struct KScales {
+  uint32_t d;
+  uint32_t dmin;
+  uint2 packed[3];
+
+  static __device__ KScales load(const PanelLane& p, int64_t block) {
+    const int64_t at = block * 256;
+    return {p.two_halves(at),
+            p.two_halves(at + 32),
+            {p.two_words(at + 64), p.two_words(at + 128), p.two_words(at + 192)}};
+  }
+  static __device__ float2 levels(uint32_t scales, uint32_t mins, uint32_t rest, int j) {
+    const int byte = 8 * (j % 4);
+    if (j < 4) return {static_cast<float>(scales >> byte & 63U), static_cast<float>(mins >> byte & 63U)};
+    return {static_cast<float>((rest >> byte & 15U) | (scales >> (byte + 6) & 3U) << 4),
+            static_cast<float>((rest >> (byte + 4) & 15U) | (mins >> (byte + 6) & 3U) << 4)};
+  }
+  /// Sub-block j of 32 columns.
+  __device__ void of(int j, ChunkScales& s) const {
+    const float2 first = levels(packed[0].x, packed[1].x, packed[2].x, j);
+    const float2 second = levels(packed[0].y, packed[1].y, packed[2].y, j);
+    const float2 scale = halves_to_floats(d);
+    const float2 min = halves_to_floats(dmin);
+    s.scale = {scale.x * first.x, scale.y * second.x};
+    s.min = {min.x * first.y, min.y * second.y};
+  }
+};
+
+struct FormatQ4_K {
+  static constexpr ColumnOrder kOrder = ColumnOrder::kWords;
+  static constexpr ScaleGroup kGroup = ScaleGroup::kChunk;
+  static constexpr bool kHasMin = true;
+  static constexpr int kChunks = 2;  // the low and the high nibbles of eight words
+  static constexpr int kDepth = 2;
+  static constexpr int kBlocks = 3;
+  struct Raw {
+    uint2 q[2];
+    KScales scales;
+  };
+  static __device__ Raw load(const PanelLane& p, int64_t step) {
+    return {{p.word(step * 8 + p.t), p.word(step * 8 + 4 + p.t)}, KScales::load(p, step / 4)};
+  }
+  static __device__ void chunk(const Raw& raw, int c, int64_t step, uint32_t (&a)[4], ChunkScales& s) {
+    a[0] = raw.q[0].x >> 4 * c & 0x0F0F0F0FU;
+    a[1] = raw.q[0].y >> 4 * c & 0x0F0F0F0FU;
+    a[2] = raw.q[1].x >> 4 * c & 0x0F0F0F0FU;
+    a[3] = raw.q[1].y >> 4 * c & 0x0F0F0F0FU;
+    raw.scales.of(static_cast<int>(step % 4) * 2 + c, s);
+  }
+};
+
+struct FormatQ5_K {
+  static constexpr ColumnOrder kOrder = ColumnOrder::kWords;
+  static constexpr ScaleGroup kGroup = ScaleGroup::kChunk;
+  static constexpr bool kHasMin = true;
+  static constexpr int kChunks = 2;
+  static constexpr int kDepth = 2;
+  static constexpr int kBlocks = 3;
+  struct Raw {
+    uint2 q[2];
+    uint2 top[2];
+    KScales scales;
+  };
+  static __device__ Raw load(const PanelLane& p, int64_t step) {
+    const int64_t first = step / 4 * 40;
+    const int64_t q = first + 8 + step % 4 * 8 + p.t;
+    return {{p.word(q), p.word(q + 4)},
+            {p.word(first + p.t), p.word(first + 4 + p.t)},
+            KScales::load(p, step / 4)};
+  }
+  static __device__ uint32_t codes(uint32_t nibbles, uint32_t top) {
+    return (nibbles & 0x0F0F0F0FU) | (top & 0x01010101U) << 4;
+  }
+  static __device__ void chunk(const Raw& raw, int c, int64_t step, uint32_t (&a)[4], ChunkScales& s) {
+    const int j = static_cast<int>(step % 4) * 2 + c;
+    a[0] = codes(raw.q[0].x >> 4 * c, raw.top[0].x >> j);
+    a[1] = codes(raw.q[0].y >> 4 * c, raw.top[0].y >> j);
+    a[2] = codes(raw.q[1].x >> 4 * c, raw.top[1].x >> j);
+    a[3] = codes(raw.q[1].y >> 4 * c, raw.top[1].y >> j);
+    raw.scales.of(j, s);
+  }
+};
+
+struct FormatQ6_K {
+  static constexpr ColumnOrder kOrder = ColumnOrder::kWords;
+  static constexpr ScaleGroup kGroup = ScaleGroup::kEachWord;
+  static constexpr bool kHasMin = false;
+  static constexpr int kChunks = 4;  // half a block: four quarters of 32 columns
+  static constexpr int kDepth = 1;
+  static constexpr int kBlocks = 3;
+  struct Raw {
+    uint2 low[4];
+    uint2 top[2];
+    uint32_t levels[8];
+    uint32_t d;
+  };
+  static __device__ Raw load(const PanelLane& p, int64_t step) {
+    const int64_t first = step / 2 * 48;
+    const int64_t low = first + step % 2 * 16 + p.t;
+    const int64_t top = first + 32 + step % 2 * 8 + p.t;
+    const int64_t scales = step / 2 * 288;
+    Raw raw{{p.word(low), p.word(low + 4), p.word(low + 8), p.word(low + 12)},
+            {p.word(top), p.word(top + 4)},
+            {},
+            p.two_halves(scales + 256)};
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      raw.levels[i] = p.two_bytes(scales + (step % 2 * 8 + i) * 16);
+    }
+    return raw;
+  }
+  /// Six bits at the top of each byte, less 32: four times too large.
+  static __device__ uint32_t codes(uint32_t low, uint32_t top, int quarter) {
+    const uint32_t nibbles = low >> (quarter / 2 * 4) & 0x0F0F0F0FU;
+    return (nibbles << 2 | (top >> 2 * quarter & 0x03030303U) << 6) ^ 0x80808080U;
+  }
+  static __device__ float2 level(uint32_t two) {
+    return {static_cast<float>(static_cast<int8_t>(two)), static_cast<float>(static_cast<int8_t>(two >> 8))};
+  }
+  static __device__ void chunk(const Raw& raw, int c, int64_t, uint32_t (&a)[4], ChunkScales& s) {
+    const uint2 first = raw.low[c % 2 * 2];
+    const uint2 second = raw.low[c % 2 * 2 + 1];
+    a[0] = codes(first.x, raw.top[0].x, c);
+    a[1] = codes(first.y, raw.top[0].y, c);
+    a[2] = codes(second.x, raw.top[1].x, c);
+    a[3] = codes(second.y, raw.top[1].y, c);
+    const float2 d = times(halves_to_floats(raw.d), 0.25F);
+    const float2 one = level(raw.levels[2 * c]);
+    const float2 two = level(raw.levels[2 * c + 1]);
+    s.scale = {d.x * one.x, d.y * one.y};
+    s.second = {d.x * two.x, d.y * two.y};
+  }
+};
+
+}  // namespace sluice::cuda
