@@ -1,6 +1,7 @@
 // The host's side of GEMV: checks, the plan, the launch.
 #include "kernels_cuda/gemv.h"
 
+#include <algorithm>
 #include <string>
 
 #include "kernels_cuda/base/launch.cuh"
@@ -59,6 +60,7 @@ void check_weights(const quant::PanelView& w, const quant::PanelLayout& layout) 
   require(format_of(w.layout.dtype) != nullptr, "a weight type",
           std::string(quant::dtype_info(w.layout.dtype).name));
   require(w.layout == layout, "matrices of one type and width", "others");
+  require(layout.panel_bytes < (int64_t{1} << 31), "panels below 2 GiB", std::to_string(layout.panel_bytes));
   require(
       w.rows >= 1 && w.rows < (int64_t{1} << 30) && w.layout.cols >= 1 && w.layout.cols < (int64_t{1} << 30),
       "a shape of at least 1 x 1", std::to_string(w.rows) + " x " + std::to_string(w.layout.cols));
@@ -66,13 +68,13 @@ void check_weights(const quant::PanelView& w, const quant::PanelLayout& layout) 
           "others");
 }
 
-GemvTarget target_of(const GemvProduct& product, int first_group) {
+GemvTarget target_of(const GemvProduct& product) {
   return {.panels = reinterpret_cast<const unsigned char*>(product.w.data),
           .y = product.y,
           .stride = product.stride,
           .panel_count = static_cast<int>(product.w.panels()),
           .rows = static_cast<int>(product.w.rows),
-          .first_group = first_group,
+          .first_group = 0,
           .scale = product.w.scale};
 }
 
@@ -90,17 +92,50 @@ GemvArgs arguments(const quant::PanelLayout& layout, const GemvInput& input, con
   return args;
 }
 
+/// Numbers the targets' groups of `panels` panels each.
+void cut_groups(GemvArgs& args, int panels) {
+  args.group_panels = panels;
+  args.groups = 0;
+  if (args.swiglu) {
+    args.groups = ceil_div(args.targets[1].panel_count, panels / 2);
+    return;
+  }
+  for (int i = 0; i < args.n_targets; ++i) {
+    args.targets[i].first_group = args.groups;
+    args.groups += ceil_div(args.targets[i].panel_count, panels);
+  }
+}
+
+/// False when this is nothing for gemv_stream.cuh.
+bool launch_stream(GemvArgs& args, const GemvFormat& format, const GemvScratch& scratch,
+                   cudaStream_t stream) {
+  if (format.launch_stream == nullptr || args.n_tokens > 2 ||
+      ActivationStage::shared_bytes(args.n_tokens, args.cols / 32) > kMostStageBytes) {
+    return false;
+  }
+  int64_t panels = 0;
+  for (int i = 0; i < args.n_targets; ++i) panels += args.targets[i].panel_count;
+  const int64_t capacity = scratch.multiprocessors() * format.stream_blocks;
+  const GemvStreamPlan plan = gemv_stream_plan(panels, args.steps, args.swiglu ? 2 : 1, capacity);
+  cut_groups(args, static_cast<int>(plan.group_panels));
+  args.shares = static_cast<int>(plan.shares);
+  args.steps_per_slice = static_cast<int>(plan.steps_per_share);
+  format.launch_stream(args, static_cast<unsigned>(std::min<int64_t>(args.groups, capacity)),
+                       scratch.overlaps(), stream);
+  return true;
+}
+
 void launch(GemvArgs& args, const quant::PanelLayout& layout, const GemvScratch& scratch,
             cudaStream_t stream) {
+  const GemvFormat& format = *format_of(layout.dtype);
+  args.steps = static_cast<int>(ceil_div<int64_t>(layout.cols, format.step_cols));
+  if (launch_stream(args, format, scratch, stream)) return;
+  cut_groups(args, static_cast<int>(kGemvWarps));
   require(args.groups * kGroupRows <= scratch.rows() + kGroupRows * kMostGemvProducts,
           "a scratch for these rows", "one for " + std::to_string(scratch.rows()));
-  const GemvFormat& format = *format_of(layout.dtype);
-  const int step_cols = format.step_cols;
-  const GemvPlan plan = gemv_plan({.groups = args.groups,
-                                   .steps = ceil_div<int64_t>(layout.cols, step_cols),
-                                   .least = ceil_div<int64_t>(kLeastCols, step_cols)},
-                                  scratch.multiprocessors() * format.blocks);
-  args.steps = static_cast<int>(ceil_div<int64_t>(layout.cols, step_cols));
+  const GemvPlan plan = gemv_plan(
+      {.groups = args.groups, .steps = args.steps, .least = ceil_div<int64_t>(kLeastCols, format.step_cols)},
+      scratch.multiprocessors() * format.blocks);
   args.steps_per_slice = static_cast<int>(plan.steps_per_slice);
   const dim3 grid(static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.slices));
   format.launch(args, grid, stream);
@@ -112,7 +147,9 @@ void launch(GemvArgs& args, const quant::PanelLayout& layout, const GemvScratch&
 GemvScratch::GemvScratch(int64_t rows) : rows_(rows) {
   int device = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
-  multiprocessors_ = device_properties(device).multiprocessors;
+  const DeviceProperties gpu = device_properties(device);
+  multiprocessors_ = gpu.multiprocessors;
+  overlaps_ = gpu.capability >= 90;
   const int64_t groups = ceil_div<int64_t>(rows, kGroupRows) + kMostGemvProducts;
   // Slices times groups is at most what the GPU holds at once, or 1 times groups, which needs none.
   const int64_t blocks = multiprocessors_ * kMostGemvBlocks;
@@ -134,8 +171,7 @@ void gemv(std::span<const GemvProduct> products, const GemvInput& input, const G
   GemvArgs args = arguments(layout, input, scratch);
   for (const GemvProduct& product : products) {
     check_weights(product.w, layout);
-    args.targets[args.n_targets++] = target_of(product, args.groups);
-    args.groups += static_cast<int>(ceil_div(product.w.panels(), kGemvWarps));
+    args.targets[args.n_targets++] = target_of(product);
   }
   launch(args, layout, scratch, stream);
 }
@@ -150,9 +186,8 @@ void gemv_swiglu(const quant::PanelView& gate, const GemvProduct& up, const Gemv
   GemvArgs args = arguments(layout, input, scratch);
   args.swiglu = true;
   args.n_targets = 2;
-  args.targets[0] = target_of({gate, nullptr, 0}, 0);
-  args.targets[1] = target_of(up, 0);
-  args.groups = static_cast<int>(ceil_div(up.w.panels(), kGemvWarps / 2));
+  args.targets[0] = target_of({gate, nullptr, 0});
+  args.targets[1] = target_of(up);
   launch(args, layout, scratch, stream);
 }
 

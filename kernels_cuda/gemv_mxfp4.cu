@@ -3,6 +3,6 @@
 
 namespace sluice::cuda {
 
-const GemvFormat kGemvMXFP4{launch_gemv<FormatMXFP4>, 32 * FormatMXFP4::kChunks, FormatMXFP4::kBlocks};
+const GemvFormat kGemvMXFP4 = kGemvOf<FormatMXFP4>;
 
 }  // namespace sluice::cuda

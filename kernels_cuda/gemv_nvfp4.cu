@@ -3,6 +3,6 @@
 
 namespace sluice::cuda {
 
-const GemvFormat kGemvNVFP4{launch_gemv<FormatNVFP4>, 32 * FormatNVFP4::kChunks, FormatNVFP4::kBlocks};
+const GemvFormat kGemvNVFP4 = kGemvOf<FormatNVFP4>;
 
 }  // namespace sluice::cuda

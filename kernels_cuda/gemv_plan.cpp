@@ -22,4 +22,17 @@ GemvPlan gemv_plan(const GemvShape& shape, int64_t capacity) {
   return plan;
 }
 
+GemvStreamPlan gemv_stream_plan(int64_t panels, int64_t steps, int64_t least_panels, int64_t capacity) {
+  assert(panels >= 1 && steps >= 1 && least_panels >= 1 && least_panels <= kGemvStreamWarps);
+  constexpr int64_t kLeastSteps = 4;  // of a share; chosen: fewer cost more to add up than to load
+  GemvStreamPlan plan{.group_panels = least_panels};
+  while (plan.group_panels < kGemvStreamWarps && panels / plan.group_panels > capacity &&
+         steps * plan.group_panels < kLeastSteps * kGemvStreamWarps) {
+    plan.group_panels *= 2;
+  }
+  plan.shares = kGemvStreamWarps / plan.group_panels;
+  plan.steps_per_share = ceil_div(steps, plan.shares);
+  return plan;
+}
+
 }  // namespace sluice::cuda

@@ -3,6 +3,6 @@
 
 namespace sluice::cuda {
 
-const GemvFormat kGemvQ4_0{launch_gemv<FormatQ4_0>, 32 * FormatQ4_0::kChunks, FormatQ4_0::kBlocks};
+const GemvFormat kGemvQ4_0 = kGemvOf<FormatQ4_0>;
 
 }  // namespace sluice::cuda

@@ -3,6 +3,6 @@
 
 namespace sluice::cuda {
 
-const GemvFormat kGemvQ4_K{launch_gemv<FormatQ4_K>, 32 * FormatQ4_K::kChunks, FormatQ4_K::kBlocks};
+const GemvFormat kGemvQ4_K = kGemvOf<FormatQ4_K>;
 
 }  // namespace sluice::cuda

@@ -3,6 +3,6 @@
 
 namespace sluice::cuda {
 
-const GemvFormat kGemvQ5_0{launch_gemv<FormatQ5_0>, 32 * FormatQ5_0::kChunks, FormatQ5_0::kBlocks};
+const GemvFormat kGemvQ5_0 = kGemvOf<FormatQ5_0>;
 
 }  // namespace sluice::cuda

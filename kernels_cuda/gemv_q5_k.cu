@@ -3,6 +3,6 @@
 
 namespace sluice::cuda {
 
-const GemvFormat kGemvQ5_K{launch_gemv<FormatQ5_K>, 32 * FormatQ5_K::kChunks, FormatQ5_K::kBlocks};
+const GemvFormat kGemvQ5_K = kGemvOf<FormatQ5_K>;
 
 }  // namespace sluice::cuda

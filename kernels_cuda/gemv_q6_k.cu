@@ -3,6 +3,6 @@
 
 namespace sluice::cuda {
 
-const GemvFormat kGemvQ6_K{launch_gemv<FormatQ6_K>, 32 * FormatQ6_K::kChunks, FormatQ6_K::kBlocks};
+const GemvFormat kGemvQ6_K = kGemvOf<FormatQ6_K>;
 
 }  // namespace sluice::cuda

@@ -3,6 +3,6 @@
 
 namespace sluice::cuda {
 
-const GemvFormat kGemvQ8_0{launch_gemv<FormatQ8_0>, 32 * FormatQ8_0::kChunks, FormatQ8_0::kBlocks};
+const GemvFormat kGemvQ8_0 = kGemvOf<FormatQ8_0>;
 
 }  // namespace sluice::cuda

@@ -13,15 +13,21 @@
 
 namespace sluice::cuda {
 
-struct ChunkFactors {
-  float scale;
-  float sum;
-};
-
-template <int kTokens, int kStageChunks>
+/// Room in shared memory for `chunks` chunks of each token; arrays [tokens][chunks].
 struct ActivationStage {
-  uint2 bytes[kTokens][kStageChunks][16];
-  ChunkFactors factors[kTokens][kStageChunks];
+  uint2* bytes;  // 16 each
+  float* scales;
+  float* sums;
+  int chunks;
+
+  /// Bytes of shared memory, a multiple of 16.
+  static constexpr int64_t shared_bytes(int64_t tokens, int64_t chunks) {
+    return tokens * chunks * 136 + tokens * chunks * 136 % 16;
+  }
+  __device__ static ActivationStage at(uint2* memory, int tokens, int chunks) {
+    auto* scales = reinterpret_cast<float*>(memory + tokens * chunks * 16);
+    return {memory, scales, scales + tokens * chunks, chunks};
+  }
 };
 
 /// First column of the four that lane t's word `word` means, before kNibbles interleaves them.
@@ -61,9 +67,9 @@ __device__ __forceinline__ uint32_t bytes_of(float x, float power) {
 
 /// Fills `stage` with chunks [first, first + count) of every token; all threads of the block, count <=
 /// kStageChunks. The caller puts barriers around it.
-template <ColumnOrder kOrder, int kTokens, int kStageChunks>
+template <ColumnOrder kOrder>
 __device__ void load_activations(const float* x, int64_t x_stride, int n_tokens, int first, int count,
-                                 ActivationStage<kTokens, kStageChunks>& stage) {
+                                 const ActivationStage& stage) {
   const int per_token = count * 4;
   const int total = n_tokens * per_token;
   // Whole warps go round, so that shuffles meet everybody; what lies beyond the end repeats the last.
@@ -99,11 +105,12 @@ __device__ void load_activations(const float* x, int64_t x_stride, int n_tokens,
     if (i >= total) continue;
 #pragma unroll
     for (int piece = 0; piece < 4; ++piece) {
-      stage.bytes[token][chunk][piece * 4 + t] = {words[0][piece], words[1][piece]};
+      stage.bytes[(token * stage.chunks + chunk) * 16 + piece * 4 + t] = {words[0][piece], words[1][piece]};
     }
     if (t == 0) {
       const float scale = exponent == 128 ? __uint_as_float(0x7FFFFFFFU) : power_of_two(24 - k);
-      stage.factors[token][chunk] = {scale, sum};
+      stage.scales[token * stage.chunks + chunk] = scale;
+      stage.sums[token * stage.chunks + chunk] = sum;
     }
   }
 }

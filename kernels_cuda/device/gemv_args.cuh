@@ -21,10 +21,12 @@ struct GemvTarget {
 struct GemvArgs {
   GemvTarget targets[kMostGemvProducts];
   int n_targets;
-  bool swiglu;  // targets 0 and 1 are gate and up: a group is four panels of each; y is target 1's
+  bool swiglu;  // targets 0 and 1 are gate and up: a group is half of each; y is target 1's
   int groups;
-  int steps;  // along the columns
-  int steps_per_slice;
+  int steps;            // along the columns
+  int steps_per_slice;  // of a block (gemv_kernel.cuh) or a warp (gemv_stream.cuh)
+  int group_panels;
+  int shares;  // gemv_stream.cuh: warps that a panel is shared by
   int n_tokens;
   int cols;
   int64_t panel_bytes;
@@ -35,47 +37,45 @@ struct GemvArgs {
   uint32_t* arrived;  // [groups]
 };
 
+/// Of gemv_kernel.cuh and the float kernels: a panel for every warp.
 inline constexpr int kGroupRows = static_cast<int>(kGemvWarps * quant::kPanelRows);
 inline constexpr int kGemvThreads = static_cast<int>(kGemvWarps * 32);
 
-/// A warp's panel: null when the group has none for it.
-__device__ __forceinline__ const unsigned char* panel_of(const GemvArgs& args, int group, int warp) {
-  int target = 0;
-  int panel;
-  if (args.swiglu) {
-    target = warp / static_cast<int>(kGemvWarps / 2);
-    panel = group * static_cast<int>(kGemvWarps / 2) + warp % static_cast<int>(kGemvWarps / 2);
-  } else {
-#pragma unroll
-    for (int i = 1; i < kMostGemvProducts; ++i) {
-      if (i < args.n_targets && group >= args.targets[i].first_group) target = i;
-    }
-    panel = (group - args.targets[target].first_group) * static_cast<int>(kGemvWarps) + warp;
-  }
-  const GemvTarget& t = args.targets[target];
-  return panel < t.panel_count ? t.panels + panel * args.panel_bytes : nullptr;
-}
-
-/// y of one element of a group; `value(row)` is the whole sum of row `row` of the group.
-template <typename Value>
-__device__ __forceinline__ void write_element(const GemvArgs& args, int group, int token, int row,
-                                              const Value& value) {
-  if (args.swiglu) {
-    constexpr int kHalf = kGroupRows / 2;
-    const int r = group * kHalf + row;
-    if (row >= kHalf || r >= args.targets[1].rows) return;
-    const float gate = value(row) * args.targets[0].scale;
-    const float up = value(row + kHalf) * args.targets[1].scale;
-    args.targets[1].y[token * args.targets[1].stride + r] = gate / (1.0F + expf(-gate)) * up;
-    return;
-  }
+/// The product that a group belongs to; not for swiglu.
+__device__ __forceinline__ int target_of_group(const GemvArgs& args, int group) {
   int target = 0;
 #pragma unroll
   for (int i = 1; i < kMostGemvProducts; ++i) {
     if (i < args.n_targets && group >= args.targets[i].first_group) target = i;
   }
+  return target;
+}
+
+/// Panel `index` of a group: null when the group has none.
+__device__ __forceinline__ const unsigned char* panel_of(const GemvArgs& args, int group, int index) {
+  const int half = args.group_panels / 2;
+  const int target = args.swiglu ? (index < half ? 0 : 1) : target_of_group(args, group);
   const GemvTarget& t = args.targets[target];
-  const int r = (group - t.first_group) * kGroupRows + row;
+  const int panel = args.swiglu ? group * half + (index < half ? index : index - half)
+                                : (group - t.first_group) * args.group_panels + index;
+  return panel < t.panel_count ? t.panels + panel * args.panel_bytes : nullptr;
+}
+
+/// y of one element of a group of `rows` rows; `value(row)` is the whole sum of row `row` of the group.
+template <typename Value>
+__device__ __forceinline__ void write_element(const GemvArgs& args, int group, int rows, int token, int row,
+                                              const Value& value) {
+  if (args.swiglu) {
+    const int half = rows / 2;
+    const int r = group * half + row;
+    if (row >= half || r >= args.targets[1].rows) return;
+    const float gate = value(row) * args.targets[0].scale;
+    const float up = value(row + half) * args.targets[1].scale;
+    args.targets[1].y[token * args.targets[1].stride + r] = gate / (1.0F + expf(-gate)) * up;
+    return;
+  }
+  const GemvTarget& t = args.targets[target_of_group(args, group)];
+  const int r = (group - t.first_group) * rows + row;
   if (r < t.rows) t.y[token * t.stride + r] = value(row) * t.scale;
 }
 
@@ -90,7 +90,7 @@ __device__ __forceinline__ void finish_group(const GemvArgs& args, int group, co
   if (slices == 1) {
     for (int i = static_cast<int>(threadIdx.x); i < elements; i += kGemvThreads) {
       const int token = i / kGroupRows;
-      write_element(args, group, token, i % kGroupRows,
+      write_element(args, group, kGroupRows, token, i % kGroupRows,
                     [&](int row) { return sums[token * kGroupRows + row]; });
     }
     return;
@@ -110,7 +110,7 @@ __device__ __forceinline__ void finish_group(const GemvArgs& args, int group, co
   __threadfence();
   for (int i = static_cast<int>(threadIdx.x); i < elements; i += kGemvThreads) {
     const int token = i / kGroupRows;
-    write_element(args, group, token, i % kGroupRows, [&](int row) {
+    write_element(args, group, kGroupRows, token, i % kGroupRows, [&](int row) {
       const float* from = of_group + token * kGroupRows + row;
       float sum = 0.0F;
 #pragma unroll 8

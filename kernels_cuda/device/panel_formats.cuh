@@ -35,29 +35,33 @@ struct ChunkScales {
   float2 min;     // what to take away times the sum of the chunk's activations; formats with kHasMin
 };
 
-/// A panel as a lane sees it: the byte offsets of its rows are already added.
+__device__ __forceinline__ uint2 load_streamed(const unsigned char* at) {
+  uint2 both;
+  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(both.x), "=r"(both.y) : "l"(at));
+  return both;
+}
+template <typename T>
+__device__ __forceinline__ T load_scales(const unsigned char* at) {
+  return __ldg(reinterpret_cast<const T*>(at));
+}
+
+/// Where a lane is in a panel: `quants` at its words of step 0, row 2g included, `scales` at the panel's
+/// scales.
 struct PanelLane {
-  const unsigned char* quants;  // + 4 * 2g
-  const unsigned char* scales;  // start of the scales
+  const unsigned char* quants;
+  const unsigned char* scales;
   int g;
   int t;
+
+  __device__ static PanelLane of(const unsigned char* panel, int64_t scales_at, int lane) {
+    return {panel + lane / 4 * 8, panel + scales_at, lane / 4, lane % 4};
+  }
   /// Word i of both rows.
-  __device__ uint2 word(int64_t i) const {
-    const auto* at = reinterpret_cast<const uint2*>(quants + i * 64);
-    uint2 both;
-    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(both.x), "=r"(both.y) : "l"(at));
-    return both;
-  }
-  /// A scale word of kBytes at byte `at` of the scales, of both rows.
-  __device__ uint32_t two_bytes(int64_t at) const {
-    return __ldg(reinterpret_cast<const uint16_t*>(scales + at) + g);
-  }
-  __device__ uint32_t two_halves(int64_t at) const {
-    return __ldg(reinterpret_cast<const uint32_t*>(scales + at) + g);
-  }
-  __device__ uint2 two_words(int64_t at) const {
-    return __ldg(reinterpret_cast<const uint2*>(scales + at) + g);
-  }
+  __device__ uint2 word(int i) const { return load_streamed(quants + i * 64); }
+  /// A scale word of 1, 2 or 4 bytes at byte `at` of the scales, of both rows.
+  __device__ uint32_t two_bytes(int at) const { return load_scales<uint16_t>(scales + at + 2 * g); }
+  __device__ uint32_t two_halves(int at) const { return load_scales<uint32_t>(scales + at + 4 * g); }
+  __device__ uint2 two_words(int at) const { return load_scales<uint2>(scales + at + 8 * g); }
 };
 
 __device__ __forceinline__ float2 halves_to_floats(uint32_t bits) {
@@ -68,21 +72,25 @@ __device__ __forceinline__ float2 times(float2 a, float b) {
   return {a.x * b, a.y * b};
 }
 
-/// Nibbles of the doubled e2m1 codes in `word` as signed bytes, in the order of the nibbles.
-__device__ __forceinline__ uint2 e2m1_bytes(uint32_t word) {
-  constexpr uint32_t kLow = 0x03020100U;           // 0 1 2 3
-  constexpr uint32_t kHigh = 0x0C080604U;          // 4 6 8 12
-  constexpr uint32_t kNegativeLow = 0xFDFEFF00U;   // 0 -1 -2 -3
-  constexpr uint32_t kNegativeHigh = 0xF4F8FAFCU;  // -4 -6 -8 -12
-  const uint32_t magnitude = word & 0x77777777U;
-  const uint32_t take =
-      ((word >> 1) & 0x44444444U) | 0x32103210U;  // byte i of the first table's or the second's
-  uint2 bytes;
-  bytes.x = __byte_perm(__byte_perm(kLow, kHigh, magnitude),
-                        __byte_perm(kNegativeLow, kNegativeHigh, magnitude), take);
-  bytes.y = __byte_perm(__byte_perm(kLow, kHigh, magnitude >> 16),
-                        __byte_perm(kNegativeLow, kNegativeHigh, magnitude >> 16), take >> 16);
+/// PTX's prmt: byte i of the result is the byte of the eight in (low, high) that nibble i of `selector`
+/// names, or eight times that byte's top bit where the nibble's own top bit is set.
+__device__ __forceinline__ uint32_t permute(uint32_t low, uint32_t high, uint32_t selector) {
+  uint32_t bytes;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(low), "r"(high), "r"(selector));
   return bytes;
+}
+
+/// Nibbles of e2m1 codes in `word` as signed bytes, four times their value, in the order of the nibbles. No
+/// byte of the tables has its top bit set, so permute gives 0 where a selector has: one look-up gives the
+/// positive codes, one with the signs flipped the negative ones, in 7 bits that are then doubled.
+__device__ __forceinline__ uint2 e2m1_bytes(uint32_t word) {
+  constexpr uint32_t kLow = 0x06040200U;           // 4 * (0 0.5 1 1.5)
+  constexpr uint32_t kHigh = 0x18100C08U;          // 4 * (2 3 4 6)
+  constexpr uint32_t kNegativeLow = 0x7D7E7F00U;   // 0 -1 -2 -3, modulo 128
+  constexpr uint32_t kNegativeHigh = 0x74787A7CU;  // -4 -6 -8 -12
+  const uint32_t flipped = word ^ 0x88888888U;
+  return {permute(kNegativeLow, kNegativeHigh, flipped) * 2 + permute(kLow, kHigh, word),
+          permute(kNegativeLow, kNegativeHigh, flipped >> 16) * 2 + permute(kLow, kHigh, word >> 16)};
 }
 
 struct FormatQ8_0 {
@@ -91,15 +99,18 @@ struct FormatQ8_0 {
   static constexpr bool kHasMin = false;
   static constexpr int kChunks = 1;  // of a step
   static constexpr int kDepth = 4;   // steps in flight
-  static constexpr int kBlocks = 4;  // on a multiprocessor at once: 64 registers a thread
+  static constexpr int kStreamBlocks =
+      2;  // of gemv_stream.cuh on a multiprocessor at once: 64 registers a thread
+  static constexpr int kQuantStride = 512;  // bytes from step to step; 0: not the same for all steps
+  static constexpr int kScaleStride = 32;
   struct Raw {
     uint2 q[2];
     uint32_t d;
   };
-  static __device__ Raw load(const PanelLane& p, int64_t step) {
+  static __device__ Raw load(const PanelLane& p, int step) {
     return {{p.word(step * 8 + p.t), p.word(step * 8 + 4 + p.t)}, p.two_halves(step * 32)};
   }
-  static __device__ void chunk(const Raw& raw, int, int64_t, uint32_t (&a)[4], ChunkScales& s) {
+  static __device__ void chunk(const Raw& raw, int, int, uint32_t (&a)[4], ChunkScales& s) {
     a[0] = raw.q[0].x;
     a[1] = raw.q[0].y;
     a[2] = raw.q[1].x;
@@ -113,27 +124,29 @@ struct FormatMXFP4 {
   static constexpr ScaleGroup kGroup = ScaleGroup::kChunk;
   static constexpr bool kHasMin = false;
   static constexpr int kChunks = 1;
-  static constexpr int kDepth = 8;
-  static constexpr int kBlocks = 4;
+  static constexpr int kDepth = 4;
+  static constexpr int kStreamBlocks = 2;
+  static constexpr int kQuantStride = 256;
+  static constexpr int kScaleStride = 16;
   struct Raw {
     uint2 q;
     uint32_t e;
   };
-  static __device__ Raw load(const PanelLane& p, int64_t step) {
+  static __device__ Raw load(const PanelLane& p, int step) {
     return {p.word(step * 4 + p.t), p.two_bytes(step * 16)};
   }
-  /// 2^(e - 128), quant/mxfp4.h.
+  /// 2^(e - 128), quant/mxfp4.h: e2m1_bytes are twice the doubled codes.
   static __device__ float scale_of(uint32_t e) {
     return __uint_as_float(e < 2 ? 0x00200000U << e : (e - 1) << 23);
   }
-  static __device__ void chunk(const Raw& raw, int, int64_t, uint32_t (&a)[4], ChunkScales& s) {
+  static __device__ void chunk(const Raw& raw, int, int, uint32_t (&a)[4], ChunkScales& s) {
     const uint2 first = e2m1_bytes(raw.q.x);
     const uint2 second = e2m1_bytes(raw.q.y);
     a[0] = first.x;
     a[1] = second.x;
     a[2] = first.y;
     a[3] = second.y;
-    s.scale = {scale_of(raw.e & 255U), scale_of(raw.e >> 8)};
+    s.scale = times({scale_of(raw.e & 255U), scale_of(raw.e >> 8)}, 0.5F);
   }
 };
 
@@ -142,21 +155,23 @@ struct FormatNVFP4 {
   static constexpr ScaleGroup kGroup = ScaleGroup::kEachTwoLanes;
   static constexpr bool kHasMin = false;
   static constexpr int kChunks = 1;
-  static constexpr int kDepth = 8;
-  static constexpr int kBlocks = 4;
+  static constexpr int kDepth = 4;
+  static constexpr int kStreamBlocks = 2;
+  static constexpr int kQuantStride = 256;
+  static constexpr int kScaleStride = 32;
   struct Raw {
     uint2 q;
     uint32_t d;
   };
-  static __device__ Raw load(const PanelLane& p, int64_t step) {
+  static __device__ Raw load(const PanelLane& p, int step) {
     return {p.word(step * 4 + p.t), p.two_bytes((step * 2 + p.t / 2) * 16)};
   }
   /// e4m3(bits) / 2 without a sign; the code for NaN is 0 (quant/nvfp4.h). As bits of a float, exponent and
   /// mantissa stand for 2^120 less, subnormals included.
   static __device__ float scale_of(uint32_t bits) {
-    return bits == 0x7FU ? 0.0F : __uint_as_float(bits << 20) * 0x1p119F;
+    return bits == 0x7FU ? 0.0F : __uint_as_float(bits << 20) * 0x1p118F;
   }
-  static __device__ void chunk(const Raw& raw, int, int64_t, uint32_t (&a)[4], ChunkScales& s) {
+  static __device__ void chunk(const Raw& raw, int, int, uint32_t (&a)[4], ChunkScales& s) {
     const uint2 first = e2m1_bytes(raw.q.x);
     const uint2 second = e2m1_bytes(raw.q.y);
     a[0] = first.x;
@@ -174,17 +189,19 @@ struct FormatQ4_0 {
   static constexpr ScaleGroup kGroup = ScaleGroup::kChunk;
   static constexpr bool kHasMin = false;
   static constexpr int kChunks = 1;
-  static constexpr int kDepth = 8;
-  static constexpr int kBlocks = 4;
+  static constexpr int kDepth = 4;
+  static constexpr int kStreamBlocks = 2;
+  static constexpr int kQuantStride = 256;
+  static constexpr int kScaleStride = 32;
   struct Raw {
     uint2 q;
     uint32_t d;
   };
-  static __device__ Raw load(const PanelLane& p, int64_t step) {
+  static __device__ Raw load(const PanelLane& p, int step) {
     return {p.word(step * 4 + p.t), p.two_halves(step * 32)};
   }
   static __device__ uint32_t high(uint32_t word) { return (word & 0xF0F0F0F0U) ^ 0x80808080U; }
-  static __device__ void chunk(const Raw& raw, int, int64_t, uint32_t (&a)[4], ChunkScales& s) {
+  static __device__ void chunk(const Raw& raw, int, int, uint32_t (&a)[4], ChunkScales& s) {
     a[0] = high(raw.q.x << 4);
     a[1] = high(raw.q.y << 4);
     a[2] = high(raw.q.x);
@@ -199,14 +216,16 @@ struct FormatQ5_0 {
   static constexpr bool kHasMin = false;
   static constexpr int kChunks = 1;
   static constexpr int kDepth = 4;
-  static constexpr int kBlocks = 4;
+  static constexpr int kStreamBlocks = 2;
+  static constexpr int kQuantStride = 320;
+  static constexpr int kScaleStride = 32;
   struct Raw {
     uint2 q;
     uint2 top;
     uint32_t d;
     int t;
   };
-  static __device__ Raw load(const PanelLane& p, int64_t step) {
+  static __device__ Raw load(const PanelLane& p, int step) {
     return {p.word(step * 5 + 1 + p.t), p.word(step * 5), p.two_halves(step * 32), p.t};
   }
   /// Bits 0..3 of `top` become bits 7 of the four bytes, the nibbles bits 6..3.
@@ -214,7 +233,7 @@ struct FormatQ5_0 {
     const uint32_t spread = ((top & 15U) * 0x00204081U & 0x01010101U) << 7;
     return ((nibbles & 0x0F0F0F0FU) << 3 | spread) ^ 0x80808080U;
   }
-  static __device__ void chunk(const Raw& raw, int, int64_t, uint32_t (&a)[4], ChunkScales& s) {
+  static __device__ void chunk(const Raw& raw, int, int, uint32_t (&a)[4], ChunkScales& s) {
     a[0] = codes(raw.q.x, raw.top.x >> 4 * raw.t);
     a[1] = codes(raw.q.y, raw.top.y >> 4 * raw.t);
     a[2] = codes(raw.q.x >> 4, raw.top.x >> (16 + 4 * raw.t));
@@ -230,8 +249,8 @@ struct KScales {
   uint32_t dmin;
   uint2 packed[3];
 
-  static __device__ KScales load(const PanelLane& p, int64_t block) {
-    const int64_t at = block * 256;
+  static __device__ KScales load(const PanelLane& p, int block) {
+    const int at = block * 256;
     return {p.two_halves(at),
             p.two_halves(at + 32),
             {p.two_words(at + 64), p.two_words(at + 128), p.two_words(at + 192)}};
@@ -259,20 +278,22 @@ struct FormatQ4_K {
   static constexpr bool kHasMin = true;
   static constexpr int kChunks = 2;  // the low and the high nibbles of eight words
   static constexpr int kDepth = 2;
-  static constexpr int kBlocks = 3;
+  static constexpr int kStreamBlocks = 1;
+  static constexpr int kQuantStride = 0;
+  static constexpr int kScaleStride = 0;
   struct Raw {
     uint2 q[2];
     KScales scales;
   };
-  static __device__ Raw load(const PanelLane& p, int64_t step) {
+  static __device__ Raw load(const PanelLane& p, int step) {
     return {{p.word(step * 8 + p.t), p.word(step * 8 + 4 + p.t)}, KScales::load(p, step / 4)};
   }
-  static __device__ void chunk(const Raw& raw, int c, int64_t step, uint32_t (&a)[4], ChunkScales& s) {
+  static __device__ void chunk(const Raw& raw, int c, int step, uint32_t (&a)[4], ChunkScales& s) {
     a[0] = raw.q[0].x >> 4 * c & 0x0F0F0F0FU;
     a[1] = raw.q[0].y >> 4 * c & 0x0F0F0F0FU;
     a[2] = raw.q[1].x >> 4 * c & 0x0F0F0F0FU;
     a[3] = raw.q[1].y >> 4 * c & 0x0F0F0F0FU;
-    raw.scales.of(static_cast<int>(step % 4) * 2 + c, s);
+    raw.scales.of(step % 4 * 2 + c, s);
   }
 };
 
@@ -282,15 +303,17 @@ struct FormatQ5_K {
   static constexpr bool kHasMin = true;
   static constexpr int kChunks = 2;
   static constexpr int kDepth = 2;
-  static constexpr int kBlocks = 3;
+  static constexpr int kStreamBlocks = 1;
+  static constexpr int kQuantStride = 0;
+  static constexpr int kScaleStride = 0;
   struct Raw {
     uint2 q[2];
     uint2 top[2];
     KScales scales;
   };
-  static __device__ Raw load(const PanelLane& p, int64_t step) {
-    const int64_t first = step / 4 * 40;
-    const int64_t q = first + 8 + step % 4 * 8 + p.t;
+  static __device__ Raw load(const PanelLane& p, int step) {
+    const int first = step / 4 * 40;
+    const int q = first + 8 + step % 4 * 8 + p.t;
     return {{p.word(q), p.word(q + 4)},
             {p.word(first + p.t), p.word(first + 4 + p.t)},
             KScales::load(p, step / 4)};
@@ -298,8 +321,8 @@ struct FormatQ5_K {
   static __device__ uint32_t codes(uint32_t nibbles, uint32_t top) {
     return (nibbles & 0x0F0F0F0FU) | (top & 0x01010101U) << 4;
   }
-  static __device__ void chunk(const Raw& raw, int c, int64_t step, uint32_t (&a)[4], ChunkScales& s) {
-    const int j = static_cast<int>(step % 4) * 2 + c;
+  static __device__ void chunk(const Raw& raw, int c, int step, uint32_t (&a)[4], ChunkScales& s) {
+    const int j = step % 4 * 2 + c;
     a[0] = codes(raw.q[0].x >> 4 * c, raw.top[0].x >> j);
     a[1] = codes(raw.q[0].y >> 4 * c, raw.top[0].y >> j);
     a[2] = codes(raw.q[1].x >> 4 * c, raw.top[1].x >> j);
@@ -314,18 +337,20 @@ struct FormatQ6_K {
   static constexpr bool kHasMin = false;
   static constexpr int kChunks = 4;  // half a block: four quarters of 32 columns
   static constexpr int kDepth = 1;
-  static constexpr int kBlocks = 3;
+  static constexpr int kStreamBlocks = 1;
+  static constexpr int kQuantStride = 0;
+  static constexpr int kScaleStride = 0;
   struct Raw {
     uint2 low[4];
     uint2 top[2];
     uint32_t levels[8];
     uint32_t d;
   };
-  static __device__ Raw load(const PanelLane& p, int64_t step) {
-    const int64_t first = step / 2 * 48;
-    const int64_t low = first + step % 2 * 16 + p.t;
-    const int64_t top = first + 32 + step % 2 * 8 + p.t;
-    const int64_t scales = step / 2 * 288;
+  static __device__ Raw load(const PanelLane& p, int step) {
+    const int first = step / 2 * 48;
+    const int low = first + step % 2 * 16 + p.t;
+    const int top = first + 32 + step % 2 * 8 + p.t;
+    const int scales = step / 2 * 288;
     Raw raw{{p.word(low), p.word(low + 4), p.word(low + 8), p.word(low + 12)},
             {p.word(top), p.word(top + 4)},
             {},
@@ -344,7 +369,7 @@ struct FormatQ6_K {
   static __device__ float2 level(uint32_t two) {
     return {static_cast<float>(static_cast<int8_t>(two)), static_cast<float>(static_cast<int8_t>(two >> 8))};
   }
-  static __device__ void chunk(const Raw& raw, int c, int64_t, uint32_t (&a)[4], ChunkScales& s) {
+  static __device__ void chunk(const Raw& raw, int c, int, uint32_t (&a)[4], ChunkScales& s) {
     const uint2 first = raw.low[c % 2 * 2];
     const uint2 second = raw.low[c % 2 * 2 + 1];
     a[0] = codes(first.x, raw.top[0].x, c);
