@@ -116,7 +116,9 @@ bool launch_stream(GemvArgs& args, const GemvFormat& format, const GemvScratch& 
   int64_t panels = 0;
   for (int i = 0; i < args.n_targets; ++i) panels += args.targets[i].panel_count;
   const int64_t capacity = scratch.multiprocessors() * format.stream_blocks;
-  const GemvStreamPlan plan = gemv_stream_plan(panels, args.steps, args.swiglu ? 2 : 1, capacity);
+  const GemvStreamPlan plan = gemv_stream_plan(
+      {.panels = panels, .steps = args.steps, .depth = format.depth, .least_panels = args.swiglu ? 2 : 1},
+      capacity);
   cut_groups(args, static_cast<int>(plan.group_panels));
   args.shares = static_cast<int>(plan.shares);
   args.steps_per_slice = static_cast<int>(plan.steps_per_share);

@@ -22,16 +22,24 @@ GemvPlan gemv_plan(const GemvShape& shape, int64_t capacity) {
   return plan;
 }
 
-GemvStreamPlan gemv_stream_plan(int64_t panels, int64_t steps, int64_t least_panels, int64_t capacity) {
-  assert(panels >= 1 && steps >= 1 && least_panels >= 1 && least_panels <= kGemvStreamWarps);
-  constexpr int64_t kLeastSteps = 4;  // of a share; chosen: fewer cost more to add up than to load
-  GemvStreamPlan plan{.group_panels = least_panels};
-  while (plan.group_panels < kGemvStreamWarps && panels / plan.group_panels > capacity &&
-         steps * plan.group_panels < kLeastSteps * kGemvStreamWarps) {
+GemvStreamPlan gemv_stream_plan(const GemvStreamShape& shape, int64_t capacity) {
+  assert(shape.panels >= 1 && shape.steps >= 1 && shape.depth >= 1);
+  assert(shape.least_panels >= 1 && shape.least_panels <= kGemvStreamWarps);
+  GemvStreamPlan plan{.group_panels = shape.least_panels};
+  // A share of fewer than two loads costs more to add up than to read.
+  while (plan.group_panels * 2 <= kGemvStreamWarps && shape.panels / plan.group_panels > capacity &&
+         shape.steps * plan.group_panels < 2 * shape.depth * kGemvStreamWarps) {
     plan.group_panels *= 2;
   }
-  plan.shares = kGemvStreamWarps / plan.group_panels;
-  plan.steps_per_share = ceil_div(steps, plan.shares);
+  const int64_t most = kGemvStreamWarps / plan.group_panels;
+  plan.shares = most;
+  for (int64_t shares = most; shares * 4 >= most * 3; --shares) {  // a quarter of the warps may stay out
+    if (shape.steps % (shares * shape.depth) == 0) {
+      plan.shares = shares;
+      break;
+    }
+  }
+  plan.steps_per_share = ceil_div(shape.steps, plan.shares);
   return plan;
 }
 

@@ -30,10 +30,10 @@ struct GemvPlan {
 /// `capacity`: how many the GPU holds. The number of tokens plays no part.
 GemvPlan gemv_plan(const GemvShape& shape, int64_t capacity);
 
-/// Warps of a block of the kernel for one or two tokens.
+/// Warps of a block of the kernel for one or two tokens, at most.
 inline constexpr int64_t kGemvStreamWarps = 16;
 /// Shared memory that its activations may take: kMostSharedBytes less what its sums take.
-inline constexpr int64_t kMostStageBytes = 96 * 1024;
+inline constexpr int64_t kMostStageBytes = 94 * 1024;
 
 /// That kernel's cut: a group is `group_panels` panels, each shared by `shares` warps, so that their product
 /// is kGemvStreamWarps; a warp's share is `steps_per_share` steps.
@@ -45,7 +45,14 @@ struct GemvStreamPlan {
   bool operator==(const GemvStreamPlan&) const = default;
 };
 
-/// Many shares for few panels of many columns; `least_panels` (1, or 2 for gate and up) of a group at least.
-GemvStreamPlan gemv_stream_plan(int64_t panels, int64_t steps, int64_t least_panels, int64_t capacity);
+struct GemvStreamShape {
+  int64_t panels = 0;
+  int64_t steps = 0;         // along the columns
+  int64_t depth = 4;         // steps that a warp has under way
+  int64_t least_panels = 1;  // of a group; 2 for gate and up
+};
+
+/// Many shares for few panels of many columns. `capacity`: blocks that the GPU holds.
+GemvStreamPlan gemv_stream_plan(const GemvStreamShape& shape, int64_t capacity);
 
 }  // namespace sluice::cuda

@@ -26,7 +26,8 @@ struct GemvArgs {
   int steps;            // along the columns
   int steps_per_slice;  // of a block (gemv_kernel.cuh) or a warp (gemv_stream.cuh)
   int group_panels;
-  int shares;  // gemv_stream.cuh: warps that a panel is shared by
+  int shares;         // gemv_stream.cuh: warps that a panel is shared by
+  uint32_t zeros[4];  // AccumulatorStart
   int n_tokens;
   int cols;
   int64_t panel_bytes;

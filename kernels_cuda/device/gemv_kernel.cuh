@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kGemvThreads, kTokens == 2 ? 3 : 2)
   for (int group = static_cast<int>(blockIdx.x); group < args.groups; group += static_cast<int>(gridDim.x)) {
     const unsigned char* panel = panel_of(args, group, warp);
     const PanelLane at = PanelLane::of(panel, args.scales_at, lane);
-    Sums sums;
+    Sums sums(args.zeros);
     for (int first = begin; first < end; first += kStageSteps) {
       const int count = min(kStageSteps, end - first);
       __syncthreads();
@@ -73,6 +73,7 @@ struct GemvFormat {
   /// The kernel of gemv_stream.cuh; null for float weights.
   void (*launch_stream)(const GemvArgs& args, unsigned blocks, bool overlaps, cudaStream_t stream);
   int stream_blocks;
+  int depth;
 };
 
 template <class Format>
@@ -97,7 +98,7 @@ void launch_gemv_stream(const GemvArgs& args, unsigned blocks, bool overlaps, cu
     overlap.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config{};
     config.gridDim = dim3(blocks);
-    config.blockDim = dim3(kStreamThreads);
+    config.blockDim = dim3(static_cast<unsigned>(32 * args.group_panels * args.shares));
     config.dynamicSmemBytes = static_cast<size_t>(ActivationStage::shared_bytes(tokens, args.cols / 32));
     config.stream = stream;
     config.attrs = &overlap;
@@ -112,8 +113,8 @@ void launch_gemv_stream(const GemvArgs& args, unsigned blocks, bool overlaps, cu
 }
 
 template <class Format>
-inline constexpr GemvFormat kGemvOf{launch_gemv<Format>, 32 * Format::kChunks, 2, launch_gemv_stream<Format>,
-                                    Format::kStreamBlocks};
+inline constexpr GemvFormat kGemvOf{launch_gemv<Format>,        32 * Format::kChunks,  2,
+                                    launch_gemv_stream<Format>, Format::kStreamBlocks, Format::kDepth};
 
 extern const GemvFormat kGemvQ8_0;
 extern const GemvFormat kGemvNVFP4;

@@ -20,7 +20,19 @@ struct GemvSums {
   static constexpr int kTile = kTileTokens<Format>;
   static constexpr int kTiles = (kTokens + kTile - 1) / kTile;
 
+  AccumulatorStart start;
+  typename Format::Tables tables;
   float sums[kTiles][4] = {};  // of d0..d3 of every tile, each its own byte of x
+
+  /// `zeros` are kernel arguments.
+  __device__ explicit GemvSums(const uint32_t (&zeros)[4]) : start(zeros), tables(zeros) {}
+  __device__ void clear() {
+#pragma unroll
+    for (auto& tile : sums) {
+#pragma unroll
+      for (float& sum : tile) sum = 0.0F;
+    }
+  }
 
   /// A lane's part of the activations: what it multiplies, and the factors of what it gets.
   struct Activations {
@@ -64,15 +76,16 @@ struct GemvSums {
       const float factor = x.scales[token + chunk];
       uint32_t d[4];
       if constexpr (Format::kGroup == ScaleGroup::kEachWord) {
-        mma_int8_k16(a[0], a[1], b.x, d);
+        mma_int8_k16(a[0], a[1], b.x, start, d);
         accumulate(d, scales.scale, factor, sums[tile]);
-        mma_int8_k16(a[2], a[3], b.y, d);
+        mma_int8_k16(a[2], a[3], b.y, start, d);
         accumulate(d, scales.second, factor, sums[tile]);
       } else {
         if constexpr (Format::kGroup == ScaleGroup::kEachTwoLanes) {
-          if (lane / 16 != lane % 4 / 2) b = {0, 0};
+          const uint32_t mask = lane / 16 == lane % 4 / 2 ? ~0U : 0U;
+          b = {b.x & mask, b.y & mask};
         }
-        mma_int8_k32(a, b, d);
+        mma_int8_k32(a, b, start, d);
         accumulate(d, scales.scale, factor, sums[tile]);
       }
       if constexpr (Format::kHasMin) {  // once a row and token: where the top byte's sum is
@@ -89,7 +102,7 @@ struct GemvSums {
     for (int c = 0; c < Format::kChunks; ++c) {
       uint32_t a[4];
       ChunkScales scales;
-      Format::chunk(raw, c, step, a, scales);
+      Format::chunk(raw, tables, c, step, a, scales);
       add(a, scales, x, first + c);
     }
   }
@@ -98,8 +111,8 @@ struct GemvSums {
   __device__ void write(int n_tokens, float* out, int stride) const {
     const int g = static_cast<int>(threadIdx.x) % 32 / 4;
     const int t = static_cast<int>(threadIdx.x) % 4;
-    const float low = t % 2 == 0 ? 0x1p-24F : 0x1p-8F;
-    const float high = t % 2 == 0 ? 0x1p-16F : 1.0F;
+    const float low = (t % 2 == 0 ? 0x1p-24F : 0x1p-8F) * Format::kFactor;
+    const float high = (t % 2 == 0 ? 0x1p-16F : 1.0F) * Format::kFactor;
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
       float2 row{sums[tile][0] * low + sums[tile][1] * high, sums[tile][2] * low + sums[tile][3] * high};

@@ -80,20 +80,35 @@ __device__ __forceinline__ uint32_t permute(uint32_t low, uint32_t high, uint32_
   return bytes;
 }
 
-/// Nibbles of e2m1 codes in `word` as signed bytes, four times their value, in the order of the nibbles. No
-/// byte of the tables has its top bit set, so permute gives 0 where a selector has: one look-up gives the
-/// positive codes, one with the signs flipped the negative ones, in 7 bits that are then doubled.
-__device__ __forceinline__ uint2 e2m1_bytes(uint32_t word) {
-  constexpr uint32_t kLow = 0x06040200U;           // 4 * (0 0.5 1 1.5)
-  constexpr uint32_t kHigh = 0x18100C08U;          // 4 * (2 3 4 6)
-  constexpr uint32_t kNegativeLow = 0x7D7E7F00U;   // 0 -1 -2 -3, modulo 128
-  constexpr uint32_t kNegativeHigh = 0x74787A7CU;  // -4 -6 -8 -12
-  const uint32_t flipped = word ^ 0x88888888U;
-  return {permute(kNegativeLow, kNegativeHigh, flipped) * 2 + permute(kLow, kHigh, word),
-          permute(kNegativeLow, kNegativeHigh, flipped >> 16) * 2 + permute(kLow, kHigh, word >> 16)};
-}
+/// What formats without tables of codes need of them.
+struct NoTables {
+  __device__ explicit NoTables(const uint32_t (&)[4]) {}
+};
+
+/// Four times the values of e2m1 codes, half of them in registers (AccumulatorStart says why zeros are
+/// added): those of positive codes, and those of negative ones modulo 128.
+struct E2m1Tables {
+  uint32_t low;
+  uint32_t negative_low;
+
+  __device__ explicit E2m1Tables(const uint32_t (&zeros)[4])
+      : low(0x06040200U + zeros[0]), negative_low(0x7D7E7F00U + zeros[1]) {}
+
+  /// Nibbles of `word` as signed bytes, in their order. No byte of the tables has its top bit set, so permute
+  /// gives 0 where a selector has: one look-up gives the positive codes, one with the signs flipped the
+  /// negative ones, in 7 bits that are then doubled.
+  __device__ uint2 bytes(uint32_t word) const {
+    constexpr uint32_t kHigh = 0x18100C08U;          // 4 * (2 3 4 6)
+    constexpr uint32_t kNegativeHigh = 0x74787A7CU;  // -4 -6 -8 -12
+    const uint32_t flipped = word ^ 0x88888888U;
+    return {permute(negative_low, kNegativeHigh, flipped) * 2 + permute(low, kHigh, word),
+            permute(negative_low, kNegativeHigh, flipped >> 16) * 2 + permute(low, kHigh, word >> 16)};
+  }
+};
 
 struct FormatQ8_0 {
+  using Tables = NoTables;
+  static constexpr float kFactor = 1.0F;  // of what `chunk` calls scales
   static constexpr ColumnOrder kOrder = ColumnOrder::kWords;
   static constexpr ScaleGroup kGroup = ScaleGroup::kChunk;
   static constexpr bool kHasMin = false;
@@ -110,7 +125,7 @@ struct FormatQ8_0 {
   static __device__ Raw load(const PanelLane& p, int step) {
     return {{p.word(step * 8 + p.t), p.word(step * 8 + 4 + p.t)}, p.two_halves(step * 32)};
   }
-  static __device__ void chunk(const Raw& raw, int, int, uint32_t (&a)[4], ChunkScales& s) {
+  static __device__ void chunk(const Raw& raw, const Tables&, int, int, uint32_t (&a)[4], ChunkScales& s) {
     a[0] = raw.q[0].x;
     a[1] = raw.q[0].y;
     a[2] = raw.q[1].x;
@@ -120,6 +135,8 @@ struct FormatQ8_0 {
 };
 
 struct FormatMXFP4 {
+  using Tables = E2m1Tables;
+  static constexpr float kFactor = 0.5F;
   static constexpr ColumnOrder kOrder = ColumnOrder::kNibbles32;
   static constexpr ScaleGroup kGroup = ScaleGroup::kChunk;
   static constexpr bool kHasMin = false;
@@ -135,22 +152,25 @@ struct FormatMXFP4 {
   static __device__ Raw load(const PanelLane& p, int step) {
     return {p.word(step * 4 + p.t), p.two_bytes(step * 16)};
   }
-  /// 2^(e - 128), quant/mxfp4.h: e2m1_bytes are twice the doubled codes.
+  /// 2^(e - 128), quant/mxfp4.h; the bytes are twice the doubled codes.
   static __device__ float scale_of(uint32_t e) {
     return __uint_as_float(e < 2 ? 0x00200000U << e : (e - 1) << 23);
   }
-  static __device__ void chunk(const Raw& raw, int, int, uint32_t (&a)[4], ChunkScales& s) {
-    const uint2 first = e2m1_bytes(raw.q.x);
-    const uint2 second = e2m1_bytes(raw.q.y);
+  static __device__ void chunk(const Raw& raw, const Tables& tables, int, int, uint32_t (&a)[4],
+                               ChunkScales& s) {
+    const uint2 first = tables.bytes(raw.q.x);
+    const uint2 second = tables.bytes(raw.q.y);
     a[0] = first.x;
     a[1] = second.x;
     a[2] = first.y;
     a[3] = second.y;
-    s.scale = times({scale_of(raw.e & 255U), scale_of(raw.e >> 8)}, 0.5F);
+    s.scale = {scale_of(raw.e & 255U), scale_of(raw.e >> 8)};
   }
 };
 
 struct FormatNVFP4 {
+  using Tables = E2m1Tables;
+  static constexpr float kFactor = 0x1p6F;
   static constexpr ColumnOrder kOrder = ColumnOrder::kNibbles16;
   static constexpr ScaleGroup kGroup = ScaleGroup::kEachTwoLanes;
   static constexpr bool kHasMin = false;
@@ -166,25 +186,30 @@ struct FormatNVFP4 {
   static __device__ Raw load(const PanelLane& p, int step) {
     return {p.word(step * 4 + p.t), p.two_bytes((step * 2 + p.t / 2) * 16)};
   }
-  /// e4m3(bits) / 2 without a sign; the code for NaN is 0 (quant/nvfp4.h). As bits of a float, exponent and
-  /// mantissa stand for 2^120 less, subnormals included.
-  static __device__ float scale_of(uint32_t bits) {
-    return bits == 0x7FU ? 0.0F : __uint_as_float(bits << 20) * 0x1p118F;
+  /// Two e4m3 scales without their signs, the code for NaN as 0 (quant/nvfp4.h), 2^-8 of their value: as bits
+  /// of halves, subnormals included. Of values a quarter is meant: kFactor is 2^8 / 4.
+  static __device__ float2 scales_of(uint32_t two) {
+    const uint32_t codes = permute(two, 0, 0x1404) & 0x7F007F00U;
+    const uint32_t nan = (codes + 0x01000100U) >> 15 & 0x00010001U;
+    return halves_to_floats((codes - nan * 0x7F00U) >> 1);
   }
-  static __device__ void chunk(const Raw& raw, int, int, uint32_t (&a)[4], ChunkScales& s) {
-    const uint2 first = e2m1_bytes(raw.q.x);
-    const uint2 second = e2m1_bytes(raw.q.y);
+  static __device__ void chunk(const Raw& raw, const Tables& tables, int, int, uint32_t (&a)[4],
+                               ChunkScales& s) {
+    const uint2 first = tables.bytes(raw.q.x);
+    const uint2 second = tables.bytes(raw.q.y);
     a[0] = first.x;
     a[1] = second.x;
     a[2] = first.y;
     a[3] = second.y;
-    s.scale = {scale_of(raw.d & 0x7FU), scale_of(raw.d >> 8 & 0x7FU)};
+    s.scale = scales_of(raw.d);
   }
 };
 
 /// Codes less half their range: moved to the top of a byte, they are signed once the top bit is flipped, and
 /// 2^(8 - bits) too large.
 struct FormatQ4_0 {
+  using Tables = NoTables;
+  static constexpr float kFactor = 1.0F;
   static constexpr ColumnOrder kOrder = ColumnOrder::kWords;
   static constexpr ScaleGroup kGroup = ScaleGroup::kChunk;
   static constexpr bool kHasMin = false;
@@ -201,7 +226,7 @@ struct FormatQ4_0 {
     return {p.word(step * 4 + p.t), p.two_halves(step * 32)};
   }
   static __device__ uint32_t high(uint32_t word) { return (word & 0xF0F0F0F0U) ^ 0x80808080U; }
-  static __device__ void chunk(const Raw& raw, int, int, uint32_t (&a)[4], ChunkScales& s) {
+  static __device__ void chunk(const Raw& raw, const Tables&, int, int, uint32_t (&a)[4], ChunkScales& s) {
     a[0] = high(raw.q.x << 4);
     a[1] = high(raw.q.y << 4);
     a[2] = high(raw.q.x);
@@ -211,6 +236,8 @@ struct FormatQ4_0 {
 };
 
 struct FormatQ5_0 {
+  using Tables = NoTables;
+  static constexpr float kFactor = 1.0F;
   static constexpr ColumnOrder kOrder = ColumnOrder::kWords;
   static constexpr ScaleGroup kGroup = ScaleGroup::kChunk;
   static constexpr bool kHasMin = false;
@@ -233,7 +260,7 @@ struct FormatQ5_0 {
     const uint32_t spread = ((top & 15U) * 0x00204081U & 0x01010101U) << 7;
     return ((nibbles & 0x0F0F0F0FU) << 3 | spread) ^ 0x80808080U;
   }
-  static __device__ void chunk(const Raw& raw, int, int, uint32_t (&a)[4], ChunkScales& s) {
+  static __device__ void chunk(const Raw& raw, const Tables&, int, int, uint32_t (&a)[4], ChunkScales& s) {
     a[0] = codes(raw.q.x, raw.top.x >> 4 * raw.t);
     a[1] = codes(raw.q.y, raw.top.y >> 4 * raw.t);
     a[2] = codes(raw.q.x >> 4, raw.top.x >> (16 + 4 * raw.t));
@@ -273,6 +300,8 @@ struct KScales {
 };
 
 struct FormatQ4_K {
+  using Tables = NoTables;
+  static constexpr float kFactor = 1.0F;
   static constexpr ColumnOrder kOrder = ColumnOrder::kWords;
   static constexpr ScaleGroup kGroup = ScaleGroup::kChunk;
   static constexpr bool kHasMin = true;
@@ -288,7 +317,8 @@ struct FormatQ4_K {
   static __device__ Raw load(const PanelLane& p, int step) {
     return {{p.word(step * 8 + p.t), p.word(step * 8 + 4 + p.t)}, KScales::load(p, step / 4)};
   }
-  static __device__ void chunk(const Raw& raw, int c, int step, uint32_t (&a)[4], ChunkScales& s) {
+  static __device__ void chunk(const Raw& raw, const Tables&, int c, int step, uint32_t (&a)[4],
+                               ChunkScales& s) {
     a[0] = raw.q[0].x >> 4 * c & 0x0F0F0F0FU;
     a[1] = raw.q[0].y >> 4 * c & 0x0F0F0F0FU;
     a[2] = raw.q[1].x >> 4 * c & 0x0F0F0F0FU;
@@ -298,6 +328,8 @@ struct FormatQ4_K {
 };
 
 struct FormatQ5_K {
+  using Tables = NoTables;
+  static constexpr float kFactor = 1.0F;
   static constexpr ColumnOrder kOrder = ColumnOrder::kWords;
   static constexpr ScaleGroup kGroup = ScaleGroup::kChunk;
   static constexpr bool kHasMin = true;
@@ -321,7 +353,8 @@ struct FormatQ5_K {
   static __device__ uint32_t codes(uint32_t nibbles, uint32_t top) {
     return (nibbles & 0x0F0F0F0FU) | (top & 0x01010101U) << 4;
   }
-  static __device__ void chunk(const Raw& raw, int c, int step, uint32_t (&a)[4], ChunkScales& s) {
+  static __device__ void chunk(const Raw& raw, const Tables&, int c, int step, uint32_t (&a)[4],
+                               ChunkScales& s) {
     const int j = step % 4 * 2 + c;
     a[0] = codes(raw.q[0].x >> 4 * c, raw.top[0].x >> j);
     a[1] = codes(raw.q[0].y >> 4 * c, raw.top[0].y >> j);
@@ -332,6 +365,8 @@ struct FormatQ5_K {
 };
 
 struct FormatQ6_K {
+  using Tables = NoTables;
+  static constexpr float kFactor = 1.0F;
   static constexpr ColumnOrder kOrder = ColumnOrder::kWords;
   static constexpr ScaleGroup kGroup = ScaleGroup::kEachWord;
   static constexpr bool kHasMin = false;
@@ -369,7 +404,7 @@ struct FormatQ6_K {
   static __device__ float2 level(uint32_t two) {
     return {static_cast<float>(static_cast<int8_t>(two)), static_cast<float>(static_cast<int8_t>(two >> 8))};
   }
-  static __device__ void chunk(const Raw& raw, int c, int, uint32_t (&a)[4], ChunkScales& s) {
+  static __device__ void chunk(const Raw& raw, const Tables&, int c, int, uint32_t (&a)[4], ChunkScales& s) {
     const uint2 first = raw.low[c % 2 * 2];
     const uint2 second = raw.low[c % 2 * 2 + 1];
     a[0] = codes(first.x, raw.top[0].x, c);
