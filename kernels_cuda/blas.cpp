@@ -45,12 +45,11 @@ void Blas::multiply(const BlasProduct& p, cudaStream_t stream) const {
   check_blas(
       cublasSetWorkspace(state_->handle, state_->workspace.data(), static_cast<size_t>(kWorkspaceBytes)),
       "cublasSetWorkspace");
-  const float one = 1.0F;
   const float zero = 0.0F;
   // cuBLAS is column-major: what it calls C [m, n] is y transposed.
   check_blas(
       cublasGemmEx(state_->handle, CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(p.m), static_cast<int>(p.n),
-                   static_cast<int>(p.k), &one, p.w, CUDA_R_16BF, static_cast<int>(p.w_stride), p.x,
+                   static_cast<int>(p.k), &p.scale, p.w, CUDA_R_16BF, static_cast<int>(p.w_stride), p.x,
                    CUDA_R_16BF, static_cast<int>(p.x_stride), &zero, p.y, CUDA_R_32F,
                    static_cast<int>(p.y_stride), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
       "cublasGemmEx");

@@ -8,8 +8,8 @@
 
 namespace sluice::cuda {
 
-/// y [n, m] = x [n, k] w^T with w [m, k], all row-major; x and w bf16, y and the sums float32. Strides in
-/// elements; everything lies on the GPU, 16-byte aligned.
+/// y [n, m] = scale * x [n, k] w^T with w [m, k], all row-major; x and w bf16, y and the sums float32.
+/// Strides in elements; everything lies on the GPU, 16-byte aligned.
 struct BlasProduct {
   const uint16_t* w;
   int64_t w_stride;
@@ -20,6 +20,7 @@ struct BlasProduct {
   int64_t m;
   int64_t n;
   int64_t k;
+  float scale = 1.0F;
 };
 
 /// A cuBLAS handle of this thread's GPU with its workspace; one stream at a time. Move-only.
