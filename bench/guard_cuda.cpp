@@ -5,6 +5,7 @@
 #include <exception>
 
 #include "bench/cuda_floors.h"
+#include "bench/cuda_gemm_speed.h"
 #include "bench/cuda_gemv_speed.h"
 #include "bench/report.h"
 #include "kernels_cuda/base/device.h"
@@ -29,6 +30,7 @@ int guard() {
   Report::head();
   Report report;
   guard_cuda_gemv(floors, report);
+  report_cuda_gemm(floors);
   fmt::print("{} short\n", report.bars_short());
   return report.bars_short() == 0 ? 0 : 1;
 }

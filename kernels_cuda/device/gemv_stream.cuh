@@ -52,22 +52,6 @@ __device__ __forceinline__ PanelWalk walk_of(const GemvArgs& args, int group) {
   return walk;
 }
 
-__device__ __forceinline__ void ask_for_lines(const unsigned char* begin, int bytes) {
-  constexpr int kLine = 128;
-  for (int at = static_cast<int>(threadIdx.x) % 32 * kLine; at < bytes; at += 32 * kLine) {
-    asm volatile("prefetch.global.L2 [%0];" ::"l"(begin + at));
-  }
-}
-
-/// Brings all of a walk into the L2: registers hold too few steps for the whole way to memory.
-template <class Format>
-__device__ __forceinline__ void ask_for(const GemvArgs& args, const PanelWalk& walk) {
-  ask_for_lines(walk.panel + static_cast<int64_t>(walk.step) * Format::kQuantBytes,
-                walk.left * Format::kQuantBytes);
-  ask_for_lines(walk.panel + args.scales_at + static_cast<int64_t>(walk.step) * Format::kScaleBytes,
-                walk.left * Format::kScaleBytes);
-}
-
 template <class Format>
 using RawSteps = typename Format::Raw[Format::kDepth];
 
@@ -132,7 +116,6 @@ __global__ void __launch_bounds__(kStreamThreads, kTokens == 1 ? Format::kStream
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const ActivationStage stage = ActivationStage::at(stage_memory, kTokens, args.steps * Format::kChunks);
   PanelWalk now = walk_of(args, static_cast<int>(blockIdx.x));
-  ask_for<Format>(args, now);
   RawSteps<Format> raw;
   load_steps<Format>(args, now, raw);
   let_next_begin();
@@ -143,7 +126,6 @@ __global__ void __launch_bounds__(kStreamThreads, kTokens == 1 ? Format::kStream
   int turn = 0;
   for (int group = static_cast<int>(blockIdx.x); group < args.groups; ++turn) {
     const int next_group = group + static_cast<int>(gridDim.x);
-    ask_for<Format>(args, walk_of(args, next_group));
     auto x = Sums::Activations::of(stage, static_cast<int>(threadIdx.x) % 32);
     x.advance(now.step * Format::kChunks);
     sums.clear();

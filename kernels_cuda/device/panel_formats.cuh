@@ -118,8 +118,6 @@ struct FormatQ8_0 {
       2;  // of gemv_stream.cuh on a multiprocessor at once: 64 registers a thread
   static constexpr int kQuantStride = 512;  // bytes from step to step; 0: not the same for all steps
   static constexpr int kScaleStride = 32;
-  static constexpr int kQuantBytes = 512;  // of a step, on the average
-  static constexpr int kScaleBytes = 32;
   struct Raw {
     uint2 q[2];
     uint32_t d;
@@ -147,8 +145,6 @@ struct FormatMXFP4 {
   static constexpr int kStreamBlocks = 2;
   static constexpr int kQuantStride = 256;
   static constexpr int kScaleStride = 16;
-  static constexpr int kQuantBytes = 256;
-  static constexpr int kScaleBytes = 16;
   struct Raw {
     uint2 q;
     uint32_t e;
@@ -183,8 +179,6 @@ struct FormatNVFP4 {
   static constexpr int kStreamBlocks = 2;
   static constexpr int kQuantStride = 256;
   static constexpr int kScaleStride = 32;
-  static constexpr int kQuantBytes = 256;
-  static constexpr int kScaleBytes = 32;
   struct Raw {
     uint2 q;
     uint32_t d;
@@ -224,8 +218,6 @@ struct FormatQ4_0 {
   static constexpr int kStreamBlocks = 2;
   static constexpr int kQuantStride = 256;
   static constexpr int kScaleStride = 32;
-  static constexpr int kQuantBytes = 256;
-  static constexpr int kScaleBytes = 32;
   struct Raw {
     uint2 q;
     uint32_t d;
@@ -254,8 +246,6 @@ struct FormatQ5_0 {
   static constexpr int kStreamBlocks = 2;
   static constexpr int kQuantStride = 320;
   static constexpr int kScaleStride = 32;
-  static constexpr int kQuantBytes = 320;
-  static constexpr int kScaleBytes = 32;
   struct Raw {
     uint2 q;
     uint2 top;
@@ -320,8 +310,6 @@ struct FormatQ4_K {
   static constexpr int kStreamBlocks = 1;
   static constexpr int kQuantStride = 0;
   static constexpr int kScaleStride = 0;
-  static constexpr int kQuantBytes = 512;
-  static constexpr int kScaleBytes = 64;
   struct Raw {
     uint2 q[2];
     KScales scales;
@@ -350,8 +338,6 @@ struct FormatQ5_K {
   static constexpr int kStreamBlocks = 1;
   static constexpr int kQuantStride = 0;
   static constexpr int kScaleStride = 0;
-  static constexpr int kQuantBytes = 640;
-  static constexpr int kScaleBytes = 64;
   struct Raw {
     uint2 q[2];
     uint2 top[2];
@@ -389,8 +375,6 @@ struct FormatQ6_K {
   static constexpr int kStreamBlocks = 1;
   static constexpr int kQuantStride = 0;
   static constexpr int kScaleStride = 0;
-  static constexpr int kQuantBytes = 1536;
-  static constexpr int kScaleBytes = 144;
   struct Raw {
     uint2 low[4];
     uint2 top[2];
