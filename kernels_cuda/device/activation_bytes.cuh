@@ -70,28 +70,28 @@ __device__ __forceinline__ uint32_t bytes_of(float x, float power) {
 template <ColumnOrder kOrder>
 __device__ void load_activations(const float* x, int64_t x_stride, int n_tokens, int first, int count,
                                  const ActivationStage& stage) {
-  const int total = count * 4;  // of a token: four lanes' words for each chunk
+  const int per_token = count * 4;
+  const int total = n_tokens * per_token;
   const auto threads = static_cast<int>(blockDim.x);
-  const auto me = static_cast<int>(threadIdx.x);
-  const int rounds = (total + threads - 1) / threads;
-  const auto address = [&](int round,
-                           int word) {  // of all tokens' rounds; what lies beyond an end repeats the last
-    const int token = min(round / rounds, n_tokens - 1);
-    const int at = min(round % rounds * threads + me, total - 1);
-    const float* row = x + token * x_stride + static_cast<int64_t>(first + at / 4) * 32;
+  const auto address = [&](int i, int word) {
+    const int at = min(i, total - 1);
+    const float* row = x + at / per_token * x_stride + static_cast<int64_t>(first + at % per_token / 4) * 32;
     return reinterpret_cast<const float4*>(row + quad_of<kOrder>(at % 4, word));
   };
-  float4 next_one = *address(0, 0);
-  float4 next_two = *address(0, 1);
-  for (int round = 0; round < rounds * n_tokens; ++round) {
-    const int token = round / rounds;
-    const int i = round % rounds * threads + me;
-    const int chunk = i / 4;
-    const int t = i % 4;
+  float4 next_one = *address(static_cast<int>(threadIdx.x), 0);
+  float4 next_two = *address(static_cast<int>(threadIdx.x), 1);
+  // Whole warps go round, so that shuffles meet everybody; what lies beyond the end repeats the last.
+  for (int i = static_cast<int>(threadIdx.x); i - static_cast<int>(threadIdx.x % 32) < total; i += threads) {
+    const int at = min(i, total - 1);
+    const int token = at / per_token;
+    const int chunk = at % per_token / 4;
+    const int t = at % 4;
     const float4 one = next_one;
     const float4 two = next_two;
-    next_one = *address(round + 1, 0);
-    next_two = *address(round + 1, 1);
+    if (i + threads < total + 31) {
+      next_one = *address(i + threads, 0);
+      next_two = *address(i + threads, 1);
+    }
     uint32_t largest = max(largest_bits(one), largest_bits(two));
     float sum = ((one.x + one.y) + (one.z + one.w)) + ((two.x + two.y) + (two.z + two.w));
 #pragma unroll

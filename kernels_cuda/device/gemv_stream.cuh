@@ -108,43 +108,41 @@ __device__ __forceinline__ void add_shares(const GemvArgs& args, int group, int 
 }
 
 template <class Format, int kTokens>
-__global__ void __launch_bounds__(kStreamThreads, kTokens == 1 ? Format::kStreamBlocks : 1)
+__global__ void __launch_bounds__(kStreamThreads, Format::kStreamBlocks)
     gemv_stream_kernel(const __grid_constant__ GemvArgs args) {
   using Sums = GemvSums<Format, kTokens>;
   extern __shared__ uint2 stage_memory[];
   __shared__ __align__(16) float parts[2][kStreamWarps][kTokens][quant::kPanelRows];
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const ActivationStage stage = ActivationStage::at(stage_memory, kTokens, args.steps * Format::kChunks);
-  PanelWalk now = walk_of(args, static_cast<int>(blockIdx.x));
+  PanelWalk next = walk_of(args, static_cast<int>(blockIdx.x));
   RawSteps<Format> raw;
-  load_steps<Format>(args, now, raw);
+  load_steps<Format>(args, next, raw);
   let_next_begin();
   wait_for_last();
   load_activations<Format::kOrder>(args.x, args.x_stride, args.n_tokens, 0, stage.chunks, stage);
   __syncthreads();
   Sums sums(args.zeros);
   int turn = 0;
-  for (int group = static_cast<int>(blockIdx.x); group < args.groups; ++turn) {
-    const int next_group = group + static_cast<int>(gridDim.x);
+  for (int group = static_cast<int>(blockIdx.x); group < args.groups;
+       group += static_cast<int>(gridDim.x), ++turn) {
+    PanelWalk now = next;
+    next = walk_of(args, group + static_cast<int>(gridDim.x));
     auto x = Sums::Activations::of(stage, static_cast<int>(threadIdx.x) % 32);
     x.advance(now.step * Format::kChunks);
     sums.clear();
-    int left = now.left;
-    if (left == 0) {
-      now = walk_of(args, next_group);
-      load_steps<Format>(args, now, raw);
-    }
-    for (; left > 0; left -= Format::kDepth) {
+    if (now.left == 0) load_steps<Format>(args, next, raw);
+    for (bool more = now.left > 0; more; x.advance(Format::kDepth * Format::kChunks)) {
       const int step = now.step;
+      const int left = now.left;
       now.advance(Format::kDepth);
-      if (now.left <= 0) now = walk_of(args, next_group);
+      if (now.left <= 0) now = next;
       consume_steps<Format>(step, left, now, now.lane<Format>(args), x, raw, sums);
-      x.advance(Format::kDepth * Format::kChunks);
+      more = left > Format::kDepth;
     }
     sums.write(args.n_tokens, parts[turn % 2][warp][0], static_cast<int>(quant::kPanelRows));
     __syncthreads();
     add_shares<kTokens>(args, group, turn, parts[turn % 2][0][0]);
-    group = next_group;
   }
 }
 
