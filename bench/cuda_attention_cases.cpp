@@ -28,13 +28,13 @@ DeviceBuffer<int32_t> lengths_of(const AttentionCase& which) {
   return DeviceBuffer<int32_t>(lengths);
 }
 
-/// kSelected positions of [0, length), ascending, a random one of every stretch.
+/// kSelectedRows positions of [0, length), ascending, a random one of every stretch.
 DeviceBuffer<int32_t> selection_of(const AttentionCase& which) {
   std::mt19937_64 engine(7);
   std::vector<int32_t> selected;
   for (int64_t q = 0; q < which.n_queries; ++q) {
-    const int64_t stretch = std::max<int64_t>(1, (which.context - which.n_queries + q + 1) / kSelected);
-    for (int64_t i = 0; i < kSelected; ++i) {
+    const int64_t stretch = std::max<int64_t>(1, (which.context - which.n_queries + q + 1) / kSelectedRows);
+    for (int64_t i = 0; i < kSelectedRows; ++i) {
       selected.push_back(static_cast<int32_t>(
           i * stretch + static_cast<int64_t>(engine() % static_cast<uint64_t>(stretch))));
     }
@@ -107,7 +107,7 @@ double top_k_seconds(const AttentionCase& which) {
   // Scores come from the indexer right before, so one query's are in L2; many queries' are not.
   const Bytes scores = random_bytes(which.n_queries * which.context * 4, 5);
   const DeviceBuffer<int32_t> lengths = lengths_of(which);
-  const DeviceBuffer<int32_t> selected(which.n_queries * kSelected);
+  const DeviceBuffer<int32_t> selected(which.n_queries * kSelectedRows);
   const DeviceBuffer<int32_t> counts(which.n_queries);
   const Bytes scratch(cuda::top_k_scratch_bytes(which.n_queries, which.context));
   const int64_t launches = which.n_queries > 32 ? 2 : 32;
@@ -117,7 +117,7 @@ double top_k_seconds(const AttentionCase& which) {
                         .n_rows = which.n_queries,
                         .lengths = lengths.data(),
                         .most_scores = which.context,
-                        .k = kSelected,
+                        .k = kSelectedRows,
                         .selected = selected.data(),
                         .counts = counts.data(),
                         .scratch = scratch.data()},
@@ -126,7 +126,7 @@ double top_k_seconds(const AttentionCase& which) {
 }
 
 cuda::MlaPlan plan_of(const AttentionCase& which, Rows rows) {
-  return cuda::plan_mla(which.n_queries, kHeads, rows == Rows::kSelected ? kSelected : which.context,
+  return cuda::plan_mla(which.n_queries, kHeads, rows == Rows::kSelected ? kSelectedRows : which.context,
                         cuda::device_properties(0).multiprocessors);
 }
 
@@ -141,7 +141,7 @@ double mla_seconds(const AttentionCase& which, LatentFormat format, Rows rows, c
       rows == Rows::kAll
           ? lengths_of(which)
           : DeviceBuffer<int32_t>(std::vector<int32_t>(static_cast<size_t>(which.n_queries),
-                                                       rows == Rows::kSelected ? kSelected : 0));
+                                                       rows == Rows::kSelected ? kSelectedRows : 0));
   const DeviceBuffer<float> out(which.n_queries * kHeads * kLatentDims);
   const Bytes scratch(cuda::mla_scratch_bytes(which.n_queries, kHeads, kLatentDims, plan.splits));
   return seconds_per_launch(copies, kRepeats, [&](int64_t i, void* stream) {
@@ -153,7 +153,7 @@ double mla_seconds(const AttentionCase& which, LatentFormat format, Rows rows, c
                       .d_rope = kRopeDims,
                       .rows = {caches.data() + i * cache_bytes, format, which.context, row_bytes},
                       .selected = rows == Rows::kAll ? nullptr : selected.data(),
-                      .selected_stride = kSelected,
+                      .selected_stride = kSelectedRows,
                       .counts = counts.data(),
                       .softmax_scale = 1e4F,  // the random values are small
                       .plan = plan,

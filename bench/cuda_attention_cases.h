@@ -10,7 +10,7 @@
 namespace sluice::bench {
 
 inline constexpr int64_t kHeads = 128;
-inline constexpr int64_t kSelected = 2048;
+inline constexpr int64_t kSelectedRows = 2048;
 inline constexpr int64_t kLatentDims = 512;
 inline constexpr int64_t kRopeDims = 64;
 inline constexpr int64_t kIndexHeads = 64;
@@ -33,7 +33,7 @@ double index_pairs(const AttentionCase& which);
 double top_k_seconds(const AttentionCase& which);
 
 enum class Rows { kSelected, kAll, kNone };
-/// Attention over kSelected random rows, over all, or over none at all: what launching costs.
+/// Attention over kSelectedRows random rows, over all, or over none at all: what launching costs.
 double mla_seconds(const AttentionCase& which, cuda::LatentFormat format, Rows rows,
                    const cuda::MlaPlan& plan);
 /// The plan for this thread's GPU.

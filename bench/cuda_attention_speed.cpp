@@ -20,7 +20,7 @@ std::string in_us(double seconds) {
 /// Seconds that reading the selected rows or multiplying with them takes at best.
 double sparse_floor(const CudaFloors& floors, double queries, LatentFormat format) {
   const auto row_bytes = static_cast<double>(cuda::latent_row_bytes(format, kLatentDims, kRopeDims));
-  return queries * kSelected *
+  return queries * kSelectedRows *
          std::max(row_bytes / floors.read_bytes_per_second, kMlaFlops / floors.mma_bf16_flops);
 }
 
@@ -89,7 +89,7 @@ void decode_bars(const CudaFloors& floors, Report& report) {
                 Bar::kAtMost, 1.15);
     for (const int64_t context : {65536, 131072}) {
       const double dense = mla({1, context}, format, Rows::kAll);
-      const double rows_floor = floor * static_cast<double>(context) / kSelected;
+      const double rows_floor = floor * static_cast<double>(context) / kSelectedRows;
       const double sparse = mla({1, context}, format, Rows::kSelected);
       const double selecting =
           index_seconds({1, context}, IndexKeyFormat::kInt8) + top_k_seconds({1, context});
@@ -110,7 +110,7 @@ void decode_bars(const CudaFloors& floors, Report& report) {
 void prefill_bars(const CudaFloors& floors, Report& report) {
   const std::string floor = fmt::format("mma bf16 {:.0f} Tflop/s", floors.mma_bf16_flops * 1e-12);
   const AttentionCase prefill{2048, 32768};
-  const double flops = static_cast<double>(prefill.n_queries) * kSelected * kMlaFlops;
+  const double flops = static_cast<double>(prefill.n_queries) * kSelectedRows * kMlaFlops;
   const double bf16 = mla(prefill, LatentFormat::kBf16, Rows::kSelected);
   report.line("sparse attention, 2048 queries at 32768, bf16", in_us(bf16), floor,
               flops / bf16 / floors.mma_bf16_flops, Bar::kAtLeast, 0.35);

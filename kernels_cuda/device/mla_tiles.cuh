@@ -10,7 +10,7 @@
 
 #include "kernels_cuda/device/async_copy.cuh"
 #include "kernels_cuda/device/latent.cuh"
-#include "kernels_cuda/device/mma.cuh"
+#include "kernels_cuda/device/matrix_fragments.cuh"
 #include "kernels_cuda/latent_rows.h"
 
 namespace sluice::cuda::device {

@@ -1,54 +1,49 @@
-// The matrix instructions that every GPU from sm_80 up has, and the loads that feed them. A warp holds A [16,
-// K], B [K, 8] and C [16, 8]; with g = lane / 4 and t = lane % 4 (PTX ISA, "Matrix Fragments for
-// mma.m16n8k16" and "m16n8k32"):
-//
-//   C: c[0], c[1] = row g, columns 2t, 2t+1     c[2], c[3] = row g + 8
-//   A: a[0] = row g, a[1] = row g + 8: the 4 bytes t of the first 16 bytes of k;  a[2], a[3]: of the second
-//   16 bytes B: b[0] = column g: the 4 bytes t of the first 16 bytes of k;                 b[1]: of the
-//   second 16 bytes
+// The tensor cores' int8 products, as inline functions, and the trick that reads their sums as floats.
 #pragma once
 
 #include <cstdint>
 
-namespace sluice::cuda::device {
+namespace sluice::cuda {
 
-/// C += A B in bf16 with float32 sums; K = 16.
-__device__ __forceinline__ void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+/// Bits of the float 1.5 * 2^23: a sum of magnitude below 2^22 that starts here reads as that float plus the
+/// sum.
+inline constexpr uint32_t kFloatBias = 0x4B400000U;
+
+/// The float that an accumulator started at kFloatBias stands for.
+__device__ __forceinline__ float unbiased(uint32_t sum) {
+  return __uint_as_float(sum) - 12582912.0F;
 }
 
-/// C = A B + C0 in int8 with int32 sums; K = 32.
-__device__ __forceinline__ void mma_s8(int32_t (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
-                                       const int32_t (&c0)[4]) {
+/// What accumulators start at, in registers of their own: a kernel argument that is zero is added, because
+/// constants that the compiler knows are moved into place before every product.
+struct AccumulatorStart {
+  uint32_t bits[4];
+
+  __device__ explicit AccumulatorStart(const uint32_t (&zeros)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) bits[i] = kFloatBias + zeros[i];
+  }
+};
+
+/// d = start + A B for A [16, 32] and B [32, 8] of int8. Lane (g, t) = (lane / 4, lane % 4) gives rows g (a0,
+/// a2) and g + 8 (a1, a3), columns 4t.. (a0, a1) and 16 + 4t.. (a2, a3); of B column g, rows 4t.. (b0) and 16
+/// + 4t.. (b1). It gets rows g (d0, d1) and g + 8 (d2, d3), columns 2t and 2t + 1.
+__device__ __forceinline__ void mma_int8_k32(const uint32_t (&a)[4], uint2 b, const AccumulatorStart& start,
+                                             uint32_t (&d)[4]) {
   asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%10,%11,%12,%13};"
-      : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(c0[0]), "r"(c0[1]), "r"(c0[2]),
-        "r"(c0[3]));
+      : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y), "r"(start.bits[0]),
+        "r"(start.bits[1]), "r"(start.bits[2]), "r"(start.bits[3]));
 }
 
-__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+/// The same for sixteen columns: a0 and a1, b0.
+__device__ __forceinline__ void mma_int8_k16(uint32_t a0, uint32_t a1, uint32_t b,
+                                             const AccumulatorStart& start, uint32_t (&d)[4]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%8,%9,%10};"
+      : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+      : "r"(a0), "r"(a1), "r"(b), "r"(start.bits[0]), "r"(start.bits[1]), "r"(start.bits[2]),
+        "r"(start.bits[3]));
 }
 
-/// Four 8 x 8 matrices of 16-bit values; lane l gives the address of row l % 8 of matrix l / 8 (16 bytes,
-/// aligned).
-__device__ __forceinline__ void load_matrices(uint32_t (&r)[4], uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address)
-               : "memory");
-}
-
-/// The same, every matrix transposed.
-__device__ __forceinline__ void load_matrices_transposed(uint32_t (&r)[4], uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(address)
-               : "memory");
-}
-
-}  // namespace sluice::cuda::device
+}  // namespace sluice::cuda

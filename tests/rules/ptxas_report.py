@@ -54,10 +54,10 @@ def main():
         if not (source_dir / "kernels_cuda" / path.name.removesuffix(".o")).exists():
             continue  # of a source that is gone
         report = path.with_name(path.name + ".ptxas")
-        kernels = list(kernels_of(report)) if report.exists() else []
-        if not kernels:
+        if not report.exists() or "ptxas info" not in report.read_text(encoding="utf-8"):
             errors.append(f"{path.name}: no report of ptxas beside the object")
-        for kernel in kernels:
+            continue
+        for kernel in kernels_of(report):
             count += 1
             if "--table" in sys.argv:
                 print(kernel["arch"], kernel["registers"], kernel["shared"], kernel["stack"], kernel["name"])
