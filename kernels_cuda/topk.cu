@@ -135,13 +135,13 @@ __device__ void list_candidates(Shared& shared, const Candidates& candidates, in
 
 template <typename Shared, typename ForEach>
 __device__ void set_bits(Shared& shared, int length, const ForEach& for_each) {
-  const device::Search search = shared.search;
+  const uint64_t least = shared.search.low;
   for (int i = static_cast<int>(threadIdx.x); 32 * i < length; i += Shared::kThreads) {
     shared.bits[i] = 0;
   }
   __syncthreads();
   for_each([&](uint32_t key, uint32_t position) {
-    if (search.selects(key, position)) {
+    if (device::order_value(key, position) >= least) {
       atomicOr(&shared.bits[position / 32], 1U << (position % 32));
     }
   });
@@ -211,7 +211,7 @@ __global__ void __launch_bounds__(Shared::kThreads, Shared::kThreads <= 512 ? 2 
     set_bits(shared, length, source);
   } else {
     const WholeRow<Shared> source{scores, length};
-    device::find_kth(shared, device::search_keys(0, 0xFFFFFFFFU, k, length), source);
+    device::find_kth(shared, {0, device::kValueBits, k, length}, source);
     set_bits(shared, length, source);
   }
   write_positions(shared, length, selected);

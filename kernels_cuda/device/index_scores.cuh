@@ -167,27 +167,16 @@ __device__ __forceinline__ void load_heads(uint4 (&heads)[Shape::kLaneChunks], c
   }
 }
 
-/// What int8 sums start at: 1.5 * 2^23 as a float. Volatile, because the compiler moves constants that it
-/// knows into place before every product.
-struct SumStart {
-  int32_t bits[4];
-
-  __device__ __forceinline__ SumStart() {
-#pragma unroll
-    for (int32_t& word : bits) {
-      asm volatile("mov.b32 %0, 0x4B400000;" : "=r"(word));
-    }
-  }
-};
-
 /// y[tile]: products of the warp's keys with eight heads, exact. The sums start at 1.5 * 2^23 in the bits of
 /// a float, so that they are floats from the start: |sum| <= 128 * 127^2 < 2^22 stays within the float's last
 /// bits.
 template <typename Shape>
 __device__ __forceinline__ void products_int8(float (&y)[Shape::kKeyTiles][4],
-                                              const KeyFragments<Shape>& keys, const SumStart& start,
-                                              const uint8_t* heads, int head) {
+                                              const KeyFragments<Shape>& keys, const uint8_t* heads,
+                                              int head) {
+  constexpr int32_t kBias = 0x4B400000;
   constexpr float kBiasValue = 12582912.0F;
+  constexpr int32_t kStart[4] = {kBias, kBias, kBias, kBias};
   uint4 b[Shape::kLaneChunks];
   load_heads<Shape>(b, heads, head);
   int32_t c[Shape::kKeyTiles][4];
@@ -199,7 +188,7 @@ __device__ __forceinline__ void products_int8(float (&y)[Shape::kKeyTiles][4],
       uint32_t a[4];
       a_operand(a, keys.chunks[tile], step);
       if (step == 0) {
-        mma_s8(c[tile], a, words.x, words.y, start.bits);
+        mma_s8(c[tile], a, words.x, words.y, kStart);
       } else {
         mma_s8(c[tile], a, words.x, words.y, c[tile]);
       }
@@ -257,12 +246,11 @@ template <typename Shape>
 __device__ __forceinline__ void sum_heads(float (&sums)[Shape::kKeyTiles][2], const KeyFragments<Shape>& keys,
                                           const typename IndexShared<Shape>::Query& query, int n_heads) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  const SumStart start;
 #pragma unroll Shape::kUnroll
   for (int first = 0; first < n_heads; first += 8) {
     float y[Shape::kKeyTiles][4];
     if constexpr (Shape::kIsInt8) {
-      products_int8<Shape>(y, keys, start, query.heads[0], first + lane / 4);
+      products_int8<Shape>(y, keys, query.heads[0], first + lane / 4);
     } else {
       products_bf16<Shape>(y, keys, query.heads[0], query.heads[1], first + lane / 4);
     }

@@ -1,6 +1,6 @@
-// Finding the k-th largest score of a row within one block: a radix search over the scores' order-preserving
-// bits (keys), and among those that equal the k-th one, over their positions, reversed (ranks): no two values
-// are the same then.
+// Finding the k-th largest score of a row within one block: a radix search over 50-bit values that are all
+// different, the score's order-preserving bits first and the position, reversed, behind them. So ties need no
+// rule of their own.
 #pragma once
 
 #include <cstdint>
@@ -23,42 +23,29 @@ __device__ __forceinline__ float score_of_key(uint32_t key) {
   return __uint_as_float((key & 0x80000000U) != 0 ? key ^ 0x80000000U : ~key);
 }
 
-/// Smaller positions have larger ranks.
-__device__ __forceinline__ uint32_t order_rank(uint32_t position) {
-  return (1U << kPositionBits) - 1 - position;
+__device__ __forceinline__ uint64_t order_value(uint32_t key, uint32_t position) {
+  constexpr uint32_t kLast = (1U << kPositionBits) - 1;
+  return (uint64_t{key} << kPositionBits) | (kLast - position);
 }
 
-/// Integers from `low` on that agree with it above their last `bits` bits, bits in [0, 32].
-struct Span {
-  uint32_t low;
-  int bits;
-
-  [[nodiscard]] __device__ __forceinline__ uint32_t beyond_mask() const {
-    return bits >= 32 ? 0U : 0xFFFFFFFFU << bits;
-  }
-};
-
-/// What is known: the k-th largest value has a key in `keys`, or, once that is one key, a rank in `ranks`; it
-/// is the `wanted`-th largest of the `found` values of which that is true.
+/// What is known: the k-th largest value is in [low, low + 2^bits), and is the `wanted`-th largest of the
+/// `found` values there.
 struct Search {
-  Span keys;
-  Span ranks;
+  uint64_t low;
+  int bits;
   int wanted;
   int found;
-
   [[nodiscard]] __device__ __forceinline__ bool is_done() const { return wanted == found; }
-  [[nodiscard]] __device__ __forceinline__ bool is_among_ties() const { return keys.bits == 0; }
-  /// Whether a value is one of the k largest, when the search is done.
-  [[nodiscard]] __device__ __forceinline__ bool selects(uint32_t key, uint32_t position) const {
-    return key > keys.low || (key == keys.low && order_rank(position) >= ranks.low);
-  }
 };
 
 inline constexpr int kDigitBits = 11;
+inline constexpr int kValueBits = 32 + kPositionBits;
 
 /// All values whose keys are in [least, most].
 __device__ __forceinline__ Search search_keys(uint32_t least, uint32_t most, int wanted, int found) {
-  return {{least, 32 - __clz(static_cast<int>(most - least))}, {0, kPositionBits}, wanted, found};
+  const uint64_t low = uint64_t{least} << kPositionBits;
+  const uint64_t span = (uint64_t{most} << kPositionBits | ((1U << kPositionBits) - 1)) - low;
+  return {low, 64 - __clzll(static_cast<long long>(span)), wanted, found};
 }
 
 /// Shared memory of a search by kThreadsArg threads among at most kCapacityArg listed candidates.
@@ -101,7 +88,7 @@ __device__ __forceinline__ uint32_t sum_before(Shared& shared, uint32_t value) {
   return before + up_to - value;
 }
 
-/// shared.search narrowed to one bin, by the counts.
+/// shared.search narrowed to one bin of 2^shift values, by the counts.
 template <typename Shared>
 __device__ __forceinline__ void pick_bin(Shared& shared, int shift) {
   constexpr int kPerThread = kTopKBins / Shared::kThreads;
@@ -119,49 +106,36 @@ __device__ __forceinline__ void pick_bin(Shared& shared, int shift) {
   for (int i = 0; i < kPerThread; ++i) {
     const auto found = static_cast<int>(counts[i]);
     if (before < search.wanted && search.wanted <= before + found) {
-      Span& span = search.is_among_ties() ? shared.search.ranks : shared.search.keys;
-      span.low += static_cast<uint32_t>(first - i) << shift;
-      span.bits = shift;
-      shared.search.wanted = search.wanted - before;
-      shared.search.found = found;
+      shared.search = {search.low + (static_cast<uint64_t>(first - i) << shift), shift,
+                       search.wanted - before, found};
     }
     before += found;
   }
   __syncthreads();
 }
 
-/// Counts the values of which the known is true by their next bits, and narrows. `for_each(count)` calls
-/// count(key, position) for every value in this thread's part.
+/// Counts the values in the known range by its next bits, and narrows. `for_each(count)` calls count(key,
+/// position) for every value in this thread's part.
 template <typename Shared, typename ForEach>
 __device__ __forceinline__ void narrow(Shared& shared, const ForEach& for_each) {
   for (int i = static_cast<int>(threadIdx.x); i < kTopKBins; i += Shared::kThreads) {
     shared.counts[i] = 0;
   }
   __syncthreads();
-  const Search search = shared.search;
-  const Span span = search.is_among_ties() ? search.ranks : search.keys;
-  const uint32_t mask = span.beyond_mask();
-  const int shift = max(span.bits - kDigitBits, 0);
-  if (search.is_among_ties()) {
-    for_each([&](uint32_t key, uint32_t position) {
-      const uint32_t beyond = order_rank(position) - span.low;
-      if (key == search.keys.low && (beyond & mask) == 0) {
-        atomicAdd(&shared.counts[beyond >> shift], 1U);
-      }
-    });
-  } else {
-    for_each([&](uint32_t key, uint32_t /*position*/) {
-      const uint32_t beyond = key - span.low;  // huge below `low`
-      if (key >= span.low && (beyond & mask) == 0) {
-        atomicAdd(&shared.counts[beyond >> shift], 1U);
-      }
-    });
-  }
+  const uint64_t low = shared.search.low;
+  const int bits = shared.search.bits;
+  const int shift = max(bits - kDigitBits, 0);
+  for_each([&](uint32_t key, uint32_t position) {
+    const uint64_t beyond = order_value(key, position) - low;  // huge below `low`
+    if (beyond >> bits == 0) {
+      atomicAdd(&shared.counts[beyond >> shift], 1U);
+    }
+  });
   __syncthreads();
   pick_bin(shared, shift);
 }
 
-/// narrow() until shared.search selects the wanted values. Ends with a barrier.
+/// narrow() until the values >= shared.search.low are the wanted ones. Ends with a barrier.
 template <typename Shared, typename ForEach>
 __device__ __forceinline__ void find_kth(Shared& shared, const Search& all, const ForEach& for_each) {
   if (threadIdx.x == 0) {
@@ -255,7 +229,7 @@ __device__ __forceinline__ float guess_pivot(Shared& shared, const float* scores
   __syncthreads();
   narrow(shared, Listed<Shared>{shared, kSamples});
   narrow(shared, Listed<Shared>{shared, kSamples});
-  return score_of_key(shared.search.keys.low);
+  return score_of_key(static_cast<uint32_t>(shared.search.low >> kPositionBits));
 }
 
 inline constexpr int kGuessGroups = 64;

@@ -219,10 +219,8 @@ TEST_F(CudaIndexer, Decode) {
 }
 
 TEST_F(CudaIndexer, Prefill) {
-  std::vector<int32_t> lengths;
-  for (int32_t q = 0; q < 200; ++q) {
-    lengths.push_back(1500 + q);
-  }
+  std::vector<int32_t> lengths(200);
+  std::iota(lengths.begin(), lengths.end(), 1500);
   for (const IndexKeyFormat format : kFormats) {
     check(format, 64, 128, lengths);
     check(format, 8, 128, {lengths.rbegin(), lengths.rend()});
@@ -243,7 +241,7 @@ TEST_F(CudaIndexer, OddShapesGoToThePlainKernel) {
 TEST_F(CudaIndexer, AloneOrAmongOthersTheSameBits) {
   SCOPED_TRACE(random_.describe());
   for (const IndexKeyFormat format : kFormats) {
-    const Keys keys = make_keys(format, random_.normal(1000 * 128), 128);
+    const Keys keys = make_keys(format, random_.normal(int64_t{1000} * 128), 128);
     const Queries many = make_queries(70, 64, 128);
     const std::vector<float> together =
         score(many, prepare(many, format), keys, std::vector<int32_t>(70, 1000), 1000);
