@@ -102,7 +102,8 @@ __device__ void multiply_words(const unsigned char* panel, int first_word, int w
 }
 
 template <class Words, int kTokens>
-__global__ void __launch_bounds__(kGemvThreads) gemv_float_kernel(const __grid_constant__ GemvArgs args) {
+__global__ void __launch_bounds__(kGemvThreads, kTokens <= 2 ? 4 : 2)
+    gemv_float_kernel(const __grid_constant__ GemvArgs args) {
   constexpr int kStageWords = kStageFloats / kTokens / Words::kCols;
   __shared__ float x[kStageFloats];
   __shared__ __align__(16) float out[kTokens * kGroupRows];

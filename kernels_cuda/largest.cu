@@ -32,13 +32,13 @@ __global__ void __launch_bounds__(kThreads) argmax_kernel(LogitRows rows, int32_
 
 struct Threshold {
   uint32_t key;  // the k-th largest
-  int64_t ties;  // how many equal to it are among the k largest
+  int ties;      // how many equal to it are among the k largest
 };
 
 /// Eight bits of the threshold a pass.
-__device__ Threshold find_threshold(const float* row, int64_t n, int64_t k, int* bins) {
+__device__ Threshold find_threshold(const float* row, int n, int k, int* bins) {
   __shared__ uint32_t prefix;
-  __shared__ int64_t left;  // of the k, among keys with this prefix
+  __shared__ int left;  // of the k, among keys with this prefix
   if (threadIdx.x == 0) {
     prefix = 0;
     left = k;
@@ -47,7 +47,7 @@ __device__ Threshold find_threshold(const float* row, int64_t n, int64_t k, int*
     for (int b = static_cast<int>(threadIdx.x); b < kBins; b += kThreads) bins[b] = 0;
     __syncthreads();
     const uint32_t above = shift == 24 ? 0 : ~0U << (shift + 8);
-    for (int64_t i = threadIdx.x; i < n; i += kThreads) {
+    for (int i = static_cast<int>(threadIdx.x); i < n; i += kThreads) {
       const uint32_t key = key_of(row[i]);
       if ((key & above) == prefix) atomicAdd(bins + (key >> shift & 255U), 1);
     }
@@ -80,24 +80,27 @@ __device__ int count_before(bool flag, int* scratch, int& total) {
 }
 
 __global__ void __launch_bounds__(kThreads)
-    largest_k_kernel(LogitRows rows, int64_t k, int32_t* ids, float* values) {
+    largest_k_kernel(LogitRows rows, int k, int32_t* ids, float* values) {
   __shared__ int bins[kBins];
   const float* row = rows.logits + static_cast<int64_t>(blockIdx.x) * rows.stride;
-  const Threshold threshold = find_threshold(row, rows.n, k, bins);
-  int64_t written = 0;
-  int64_t ties_seen = 0;
-  for (int64_t begin = 0; begin < rows.n && written < k; begin += kThreads) {
-    const int64_t i = begin + threadIdx.x;
-    const uint32_t key = i < rows.n ? key_of(row[i]) : 0;
-    const bool tie = i < rows.n && key == threshold.key;
+  const auto n = static_cast<int>(rows.n);
+  ids += static_cast<int64_t>(blockIdx.x) * k;
+  values += static_cast<int64_t>(blockIdx.x) * k;
+  const Threshold threshold = find_threshold(row, n, k, bins);
+  int written = 0;
+  int ties_seen = 0;
+  for (int begin = 0; begin < n && written < k; begin += kThreads) {
+    const int i = begin + static_cast<int>(threadIdx.x);
+    const uint32_t key = i < n ? key_of(row[i]) : 0;
+    const bool tie = i < n && key == threshold.key;
     int ties = 0;
     const int ties_before = count_before(tie, bins, ties);  // has barriers: nobody may skip it
-    const bool taken = tie ? ties_seen + ties_before < threshold.ties : i < rows.n && key > threshold.key;
+    const bool taken = tie ? ties_seen + ties_before < threshold.ties : i < n && key > threshold.key;
     int count = 0;
-    const int64_t at = written + count_before(taken, bins, count);
+    const int at = written + count_before(taken, bins, count);
     if (taken) {
-      ids[blockIdx.x * k + at] = static_cast<int32_t>(i);
-      values[blockIdx.x * k + at] = row[i];
+      ids[at] = i;
+      values[at] = row[i];
     }
     written += count;
     ties_seen += ties;
@@ -105,7 +108,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 void check_rows(const LogitRows& rows, int64_t k) {
-  if (rows.n < 1 || rows.n > INT32_MAX || k < 1 || k > rows.n || rows.rows < 0) {
+  if (rows.n < 1 || rows.n > INT32_MAX - kThreads || k < 1 || k > rows.n || rows.rows < 0) {
     throw Error("largest logits", "1 to n of rows of n logits",
                 std::to_string(k) + " of " + std::to_string(rows.n));
   }
@@ -123,7 +126,8 @@ void argmax(const LogitRows& rows, int32_t* ids, cudaStream_t stream) {
 void largest_k(const LogitRows& rows, int64_t k, int32_t* ids, float* values, cudaStream_t stream) {
   check_rows(rows, k);
   if (rows.rows == 0) return;
-  largest_k_kernel<<<static_cast<unsigned>(rows.rows), kThreads, 0, stream>>>(rows, k, ids, values);
+  largest_k_kernel<<<static_cast<unsigned>(rows.rows), kThreads, 0, stream>>>(rows, static_cast<int>(k), ids,
+                                                                              values);
   check_launch("largest_k");
 }
 

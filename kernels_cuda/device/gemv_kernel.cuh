@@ -33,7 +33,7 @@ __device__ __forceinline__ void multiply_steps(const PanelLane& panel, int first
 }
 
 template <class Format, int kTokens>
-__global__ void __launch_bounds__(kGemvThreads, kTokens == 2 ? 3 : 2)
+__global__ void __launch_bounds__(kGemvThreads, kTokens == 2 && !Format::kHasMin ? 3 : 2)
     gemv_kernel(const __grid_constant__ GemvArgs args) {
   constexpr int kStage = stage_chunks(kTokens);
   constexpr int kStageSteps = kStage / Format::kChunks;

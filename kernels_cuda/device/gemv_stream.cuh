@@ -108,7 +108,7 @@ __device__ __forceinline__ void add_shares(const GemvArgs& args, int group, int 
 }
 
 template <class Format, int kTokens>
-__global__ void __launch_bounds__(kStreamThreads, Format::kStreamBlocks)
+__global__ void __launch_bounds__(kStreamThreads, kTokens == 1 ? Format::kStreamBlocks : 1)
     gemv_stream_kernel(const __grid_constant__ GemvArgs args) {
   using Sums = GemvSums<Format, kTokens>;
   extern __shared__ uint2 stage_memory[];

@@ -215,7 +215,7 @@ struct FormatQ4_0 {
   static constexpr bool kHasMin = false;
   static constexpr int kChunks = 1;
   static constexpr int kDepth = 4;
-  static constexpr int kStreamBlocks = 2;
+  static constexpr int kStreamBlocks = 1;
   static constexpr int kQuantStride = 256;
   static constexpr int kScaleStride = 32;
   struct Raw {

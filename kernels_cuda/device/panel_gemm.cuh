@@ -27,6 +27,11 @@ inline constexpr int kGemmStages = 3;
 inline constexpr int kGemmRow = kGemmCols + 16;
 inline constexpr int64_t kGemmSharedBytes = int64_t{2} * kGemmStages * kGemmTokens * kGemmRow;
 
+/// Blocks on a multiprocessor at once, as far as registers allow: 128 a thread, or 255.
+template <class Format>
+inline constexpr int kGemmBlocks =
+    Format::kQuantStride == 0 || Format::kQuantStride == FormatQ5_0::kQuantStride ? 1 : 2;
+
 struct PanelGemmArgs {
   const unsigned char* panels;
   int64_t expert_bytes;
@@ -119,7 +124,7 @@ __device__ __forceinline__ void ask_for_x(const PanelGemmArgs& args, const int (
     const uint16_t* from = bytes == 0 ? args.x : args.x + row * args.x_stride + col;
     const auto to =
         static_cast<uint32_t>(__cvta_generic_to_shared(stage + token * kGemmRow + i % kPieces * 8));
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
   }
 }
 
@@ -181,7 +186,7 @@ __device__ __forceinline__ void multiply_stage(const PanelLane (&panels)[2], con
 }
 
 template <class Format>
-__global__ void __launch_bounds__(kGemmThreads)
+__global__ void __launch_bounds__(kGemmThreads, kGemmBlocks<Format>)
     panel_gemm_kernel(const __grid_constant__ PanelGemmArgs args) {
   extern __shared__ __align__(16) uint16_t ring[];
   __shared__ int rows[kGemmTokens];
@@ -207,15 +212,15 @@ __global__ void __launch_bounds__(kGemmThreads)
 #pragma unroll
   for (int s = 0; s < kGemmStages - 1; ++s) {
     if (s < stages) ask_for_x(args, rows, s * kGemmCols, ring + s * kStageElements);
-    asm volatile("cp.async.commit_group;");
+    asm volatile("cp.async.commit_group;" ::: "memory");
   }
   float sums[2][kGemmTokens / 8][4] = {};
   for (int s = 0; s < stages; ++s) {
-    asm volatile("cp.async.wait_group %0;" ::"n"(kGemmStages - 2));
+    asm volatile("cp.async.wait_group %0;" ::"n"(kGemmStages - 2) : "memory");
     __syncthreads();  // stage s is there, and nobody reads stage s - 1 any more
     const int ahead = s + kGemmStages - 1;
     if (ahead < stages) ask_for_x(args, rows, ahead * kGemmCols, ring + ahead % kGemmStages * kStageElements);
-    asm volatile("cp.async.commit_group;");
+    asm volatile("cp.async.commit_group;" ::: "memory");
     multiply_stage<Format>(panels, ring + s % kGemmStages * kStageElements,
                            s * (kGemmCols / (32 * Format::kChunks)), steps, sums);
   }
