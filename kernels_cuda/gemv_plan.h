@@ -33,7 +33,7 @@ GemvPlan gemv_plan(const GemvShape& shape, int64_t capacity);
 /// Warps of a block of the kernel for one or two tokens, at most.
 inline constexpr int64_t kGemvStreamWarps = 16;
 /// Shared memory that its activations may take: kMostSharedBytes less what its sums take.
-inline constexpr int64_t kMostStageBytes = 94 * 1024;
+inline constexpr int64_t kMostStageBytes = int64_t{94} * 1024;
 
 /// That kernel's cut: a group is `group_panels` panels, each shared by `shares` warps, so that their product
 /// is kGemvStreamWarps; a warp's share is `steps_per_share` steps.

@@ -27,10 +27,10 @@ inline constexpr int kGemmStages = 3;
 inline constexpr int kGemmRow = kGemmCols + 16;
 inline constexpr int64_t kGemmSharedBytes = int64_t{2} * kGemmStages * kGemmTokens * kGemmRow;
 
-/// Blocks on a multiprocessor at once, as far as registers allow: 128 a thread, or 255.
+/// Blocks on a multiprocessor at once, as far as registers allow: two have 128 a thread, which is enough for
+/// codes that are bytes already, and would make the others spill.
 template <class Format>
-inline constexpr int kGemmBlocks =
-    Format::kQuantStride == 0 || Format::kQuantStride == FormatQ5_0::kQuantStride ? 1 : 2;
+inline constexpr int kGemmBlocks = Format::kQuantStride == FormatQ8_0::kQuantStride ? 2 : 1;
 
 struct PanelGemmArgs {
   const unsigned char* panels;

@@ -116,7 +116,7 @@ TEST_F(CudaDequantize, LargeProduct) {
       const cuda::DeviceBuffer<float> x_there(x);
       const cuda::DeviceBuffer<float> y(tokens * rows);
       y.fill_bytes(0xFF, stream());
-      const cuda::MatmulScratch scratch(tokens, cols, 5 * 16 * 776 * 2);  // two pieces
+      const cuda::MatmulScratch scratch(tokens, cols, int64_t{5} * 16 * 776 * 2);  // two pieces
       cuda::matmul(view, {x_there.data(), cols, y.data(), rows, tokens}, scratch, blas, stream());
       EXPECT_TRUE(within(y.to_host(stream()), expected, allowed))
           << quant::dtype_info(type).name << ' ' << tokens;

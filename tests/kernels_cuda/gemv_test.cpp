@@ -148,7 +148,7 @@ TEST_F(CudaGemv, NonFiniteActivationsStayNonFinite) {
     const Weights w(type, 33, 512, random_);
     for (const float bad :
          {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-      std::vector<float> x = random_.normal(512 * 3);
+      std::vector<float> x = random_.normal(1536);
       x[512 + 300] = bad;  // token 1
       const std::vector<float> y = product(w, x, 512, 3);
       for (size_t r = 0; r < 33; ++r) {
