@@ -17,6 +17,7 @@
 #include "bench/attention_speed.h"
 #include "bench/layer_speed.h"
 #include "bench/panel_speed.h"
+#include "bench/report.h"
 #include "bench/rival.h"
 #include "bench/timing.h"
 #include "engine/synth/write_gguf.h"
@@ -39,24 +40,6 @@ struct GuardOptions {
   std::string directory = "/tmp";  // for its model files
   int64_t rival_experts = 256;
   std::vector<std::string> only;  // names of parts; all when empty
-};
-
-enum class Bar { kAtLeast, kAtMost };
-
-class Report {
- public:
-  void line(std::string_view name, std::string_view measured, std::string_view floor, double ratio, Bar kind,
-            double bar) {
-    const bool ok = kind == Bar::kAtLeast ? ratio >= bar : ratio <= bar;
-    short_ += ok ? 0 : 1;
-    fmt::print("{:<34} {:>16} {:>22} {:>7.2f}  {} {:<5.2f} {}\n", name, measured, floor, ratio,
-               kind == Bar::kAtLeast ? ">=" : "<=", bar, ok ? "ok" : "short");
-    static_cast<void>(std::fflush(stdout));
-  }
-  [[nodiscard]] int64_t bars_short() const { return short_; }
-
- private:
-  int64_t short_ = 0;
 };
 
 std::string gb(double bytes_per_second) {
@@ -203,7 +186,7 @@ int64_t guard(const GuardOptions& options) {
   offload::Workers workers(offload::place_threads(machine, threads));
   const offload::ThreadBinding binding = workers.bind_caller();
   fmt::print("{}, {} threads, {}\n", machine.cpu_name, threads, cpu::isa_name(cpu::chosen_isa()));
-  fmt::print("{:<34} {:>16} {:>22} {:>7}  {:<8}\n", "bar", "measured", "floor or rival", "ratio", "bar");
+  Report::head();
   Report report;
   for (const Part& part : kParts) {
     if (options.only.empty() || std::ranges::count(options.only, part.name) > 0) {

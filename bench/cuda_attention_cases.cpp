@@ -1,0 +1,167 @@
+#include "bench/cuda_attention_cases.h"
+
+#include <algorithm>
+#include <random>
+#include <vector>
+
+#include "bench/cuda_floors.h"
+#include "kernels_cuda/base/buffer.h"
+#include "kernels_cuda/base/device.h"
+#include "kernels_cuda/topk.h"
+
+namespace sluice::bench {
+namespace {
+
+using cuda::DeviceBuffer;
+using cuda::IndexKeyFormat;
+using cuda::LatentFormat;
+using Bytes = DeviceBuffer<std::byte>;
+
+constexpr int64_t kRotated = 256 << 20;  // bytes that make a cache cold again
+constexpr int64_t kRepeats = 7;
+
+DeviceBuffer<int32_t> lengths_of(const AttentionCase& which) {
+  std::vector<int32_t> lengths;
+  for (int64_t q = 0; q < which.n_queries; ++q) {
+    lengths.push_back(static_cast<int32_t>(which.context - which.n_queries + q + 1));
+  }
+  return DeviceBuffer<int32_t>(lengths);
+}
+
+/// kSelectedRows positions of [0, length), ascending, a random one of every stretch.
+DeviceBuffer<int32_t> selection_of(const AttentionCase& which) {
+  std::mt19937_64 engine(7);
+  std::vector<int32_t> selected;
+  for (int64_t q = 0; q < which.n_queries; ++q) {
+    const int64_t stretch = std::max<int64_t>(1, (which.context - which.n_queries + q + 1) / kSelectedRows);
+    for (int64_t i = 0; i < kSelectedRows; ++i) {
+      selected.push_back(static_cast<int32_t>(
+          i * stretch + static_cast<int64_t>(engine() % static_cast<uint64_t>(stretch))));
+    }
+  }
+  return DeviceBuffer<int32_t>(selected);
+}
+
+Bytes random_bytes(int64_t bytes, uint64_t seed) {
+  Bytes buffer(bytes);
+  fill_random(buffer.data(), buffer.bytes(), seed);
+  return buffer;
+}
+
+/// Copies of `bytes`, and launches, that it takes to go through more than L2 holds.
+int64_t copies_of(int64_t bytes) {
+  return std::clamp<int64_t>(kRotated / bytes, 2, 64);
+}
+
+/// Many queries take long enough to go through L2 themselves.
+int64_t launches_of(const AttentionCase& which, int64_t bytes) {
+  return which.n_queries > 32 ? 2 : copies_of(bytes);
+}
+
+}  // namespace
+
+double index_pairs(const AttentionCase& which) {
+  return static_cast<double>(which.n_queries) *
+         (static_cast<double>(which.context) - static_cast<double>(which.n_queries - 1) / 2);
+}
+
+double index_seconds(const AttentionCase& which, IndexKeyFormat format) {
+  const int64_t n_values = which.n_queries * kIndexHeads * kIndexDims;
+  const Bytes heads = random_bytes(4 * n_values, 1);
+  const Bytes weights = random_bytes(4 * which.n_queries * kIndexHeads, 2);
+  const Bytes values(cuda::index_key_bytes(format, n_values));
+  const Bytes low(2 * n_values);
+  const DeviceBuffer<float> scaled(which.n_queries * kIndexHeads);
+  const cuda::IndexQueries queries{values.data(), low.data(), scaled.data()};
+  cuda::launch_index_queries({.heads = reinterpret_cast<const float*>(heads.data()),
+                              .weights = reinterpret_cast<const float*>(weights.data()),
+                              .n_queries = which.n_queries,
+                              .n_heads = kIndexHeads,
+                              .d_index = kIndexDims,
+                              .format = format,
+                              .out = queries},
+                             nullptr);
+  const int64_t key_bytes = which.context * cuda::index_key_bytes(format, kIndexDims);
+  const int64_t copies = launches_of(which, key_bytes);
+  const Bytes keys = random_bytes(copies * key_bytes, 3);
+  const Bytes scales = random_bytes(copies * which.context * 4, 4);
+  const DeviceBuffer<float> scores(which.n_queries * which.context);
+  const DeviceBuffer<int32_t> lengths = lengths_of(which);
+  return seconds_per_launch(copies, kRepeats, [&](int64_t i, void* stream) {
+    cuda::launch_index_scores(
+        {.queries = queries,
+         .keys = {keys.data() + i * key_bytes,
+                  reinterpret_cast<const float*>(scales.data()) + i * which.context, format, which.context},
+         .n_queries = which.n_queries,
+         .n_heads = kIndexHeads,
+         .d_index = kIndexDims,
+         .lengths = lengths.data(),
+         .most_keys = which.context,
+         .scores = scores.data(),
+         .score_stride = which.context},
+        static_cast<cudaStream_t>(stream));
+  });
+}
+
+double top_k_seconds(const AttentionCase& which) {
+  // Scores come from the indexer right before, so one query's are in L2; many queries' are not.
+  const Bytes scores = random_bytes(which.n_queries * which.context * 4, 5);
+  const DeviceBuffer<int32_t> lengths = lengths_of(which);
+  const DeviceBuffer<int32_t> selected(which.n_queries * kSelectedRows);
+  const DeviceBuffer<int32_t> counts(which.n_queries);
+  const Bytes scratch(cuda::top_k_scratch_bytes(which.n_queries, which.context));
+  const int64_t launches = which.n_queries > 32 ? 2 : 32;
+  return seconds_per_launch(launches, kRepeats, [&](int64_t, void* stream) {
+    cuda::launch_top_k({.scores = reinterpret_cast<const float*>(scores.data()),
+                        .score_stride = which.context,
+                        .n_rows = which.n_queries,
+                        .lengths = lengths.data(),
+                        .most_scores = which.context,
+                        .k = kSelectedRows,
+                        .selected = selected.data(),
+                        .counts = counts.data(),
+                        .scratch = scratch.data()},
+                       static_cast<cudaStream_t>(stream));
+  });
+}
+
+cuda::MlaPlan plan_of(const AttentionCase& which, Rows rows) {
+  return cuda::plan_mla(which.n_queries, kHeads, rows == Rows::kSelected ? kSelectedRows : which.context,
+                        cuda::device_properties(0).multiprocessors);
+}
+
+double mla_seconds(const AttentionCase& which, LatentFormat format, Rows rows, const cuda::MlaPlan& plan) {
+  const int64_t row_bytes = cuda::latent_row_bytes(format, kLatentDims, kRopeDims);
+  const int64_t cache_bytes = which.context * row_bytes;
+  const int64_t copies = launches_of(which, cache_bytes);
+  const Bytes caches = random_bytes(copies * cache_bytes, 6);
+  const Bytes queries = random_bytes(which.n_queries * kHeads * (kLatentDims + kRopeDims) * 2, 7);
+  const DeviceBuffer<int32_t> selected = selection_of(which);
+  const DeviceBuffer<int32_t> counts =
+      rows == Rows::kAll
+          ? lengths_of(which)
+          : DeviceBuffer<int32_t>(std::vector<int32_t>(static_cast<size_t>(which.n_queries),
+                                                       rows == Rows::kSelected ? kSelectedRows : 0));
+  const DeviceBuffer<float> out(which.n_queries * kHeads * kLatentDims);
+  const Bytes scratch(cuda::mla_scratch_bytes(which.n_queries, kHeads, kLatentDims, plan.splits));
+  return seconds_per_launch(copies, kRepeats, [&](int64_t i, void* stream) {
+    cuda::launch_mla({.queries = queries.data(),
+                      .query_type = cuda::FloatType::kBf16,
+                      .n_queries = which.n_queries,
+                      .n_heads = kHeads,
+                      .d_latent = kLatentDims,
+                      .d_rope = kRopeDims,
+                      .rows = {caches.data() + i * cache_bytes, format, which.context, row_bytes},
+                      .selected = rows == Rows::kAll ? nullptr : selected.data(),
+                      .selected_stride = kSelectedRows,
+                      .counts = counts.data(),
+                      .softmax_scale = 1e4F,  // the random values are small
+                      .plan = plan,
+                      .scratch = scratch.data(),
+                      .out = out.data(),
+                      .out_type = which.n_queries > 32 ? cuda::FloatType::kBf16 : cuda::FloatType::kF32},
+                     static_cast<cudaStream_t>(stream));
+  });
+}
+
+}  // namespace sluice::bench

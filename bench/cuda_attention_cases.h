@@ -1,0 +1,42 @@
+// Seconds of one call of the attention kernels, each on fresh data: caches rotate, so that a call finds in L2
+// no more than a layer of a real model would.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels_cuda/indexer.h"
+#include "kernels_cuda/mla.h"
+
+namespace sluice::bench {
+
+inline constexpr int64_t kHeads = 128;
+inline constexpr int64_t kSelectedRows = 2048;
+inline constexpr int64_t kLatentDims = 512;
+inline constexpr int64_t kRopeDims = 64;
+inline constexpr int64_t kIndexHeads = 64;
+inline constexpr int64_t kIndexDims = 128;
+
+/// One call for queries at the end of a context: query q of n sees context - n + q + 1 keys.
+struct AttentionCase {
+  int64_t n_queries = 1;
+  int64_t context = 131072;
+};
+
+/// Floating-point operations of latent attention per query and row, and of index scores per query and key.
+inline constexpr double kMlaFlops = 2.0 * kHeads * (2 * kLatentDims + kRopeDims);
+inline constexpr double kIndexFlops = 2.0 * kIndexHeads * kIndexDims;
+
+double index_seconds(const AttentionCase& which, cuda::IndexKeyFormat format);
+/// Queries and keys of a case that meet.
+double index_pairs(const AttentionCase& which);
+
+double top_k_seconds(const AttentionCase& which);
+
+enum class Rows { kSelected, kAll, kNone };
+/// Attention over kSelectedRows random rows, over all, or over none at all: what launching costs.
+double mla_seconds(const AttentionCase& which, cuda::LatentFormat format, Rows rows,
+                   const cuda::MlaPlan& plan);
+/// The plan for this thread's GPU.
+cuda::MlaPlan plan_of(const AttentionCase& which, Rows rows);
+
+}  // namespace sluice::bench

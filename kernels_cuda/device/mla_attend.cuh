@@ -1,0 +1,174 @@
+// The fast attention kernel: flash attention over tiles of latent rows.
+#pragma once
+
+#include "kernels_cuda/device/mla_tiles.cuh"
+#include "kernels_cuda/device/mla_values.cuh"
+#include "kernels_cuda/mla.h"
+
+namespace sluice::cuda::device {
+
+/// Kernel arguments, sizes narrowed.
+struct MlaArgs {
+  const void* queries;
+  const uint8_t* rows;
+  const int32_t* selected;
+  const int32_t* counts;
+  void*
+      out;  // one split: [n_queries, n_heads, 512] of out_type; more: bf16 [n_queries, splits, n_heads, 512]
+  float* log_sum_exp;  // one split: natural; more: [n_queries, splits, n_heads] to the base 2
+  int64_t row_bytes;
+  int64_t selected_stride;
+  uint32_t n_rows;
+  int n_heads;
+  int splits;
+  float scale_log2;  // softmax_scale * log2(e)
+  FloatType query_type;
+  FloatType out_type;
+};
+
+/// What a block has: grid x = query * head blocks + head block, y = split.
+struct MlaBlock {
+  int64_t query;
+  int first_head;
+  int split;
+
+  /// Position of the block's first head in the output.
+  [[nodiscard]] __device__ __forceinline__ int64_t first_row(const MlaArgs& args) const {
+    return (query * args.splits + split) * args.n_heads + first_head;
+  }
+};
+
+/// Volatile, so that the compiler asks again after the loop instead of keeping the answer in registers.
+template <typename Shape>
+__device__ __forceinline__ MlaBlock this_block(const MlaArgs& args) {
+  uint32_t x;
+  uint32_t y;
+  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(x));
+  asm volatile("mov.u32 %0, %%ctaid.y;" : "=r"(y));
+  const auto head_blocks = static_cast<uint32_t>((args.n_heads + Shape::kHeads - 1) / Shape::kHeads);
+  return {x / head_blocks, static_cast<int>(x % head_blocks) * Shape::kHeads, static_cast<int>(y)};
+}
+
+/// The entries of the block's split: whole tiles. A list is cut by its length, not by the count, which is
+/// then not waited for.
+template <typename Shape>
+__device__ __forceinline__ RowRange range_of(const MlaArgs& args, const MlaBlock& block) {
+  const int count = args.counts[block.query];
+  const bool is_sparse = args.selected != nullptr;
+  const int total = is_sparse ? static_cast<int>(args.selected_stride) : count;
+  const int tiles = (total + Shape::kTileRows - 1) / Shape::kTileRows;
+  const int per_split = (tiles + args.splits - 1) / args.splits * Shape::kTileRows;
+  const int begin = min(total, block.split * per_split);
+  const int32_t* selected = is_sparse ? args.selected + block.query * args.selected_stride : nullptr;
+  return {args.rows, selected, args.row_bytes, args.n_rows, begin, min(total, begin + per_split), count};
+}
+
+/// Tiles [0, n_tiles) of a loader that has started kLoadedFirst of them. Scores run a tile ahead of values,
+/// so that both products are between the same two barriers, and one team's products run beside the other's
+/// softmax.
+template <typename Shape>
+__device__ __forceinline__ void attend_tiles(MlaShared<Shape>& shared, RowLoader<Shape>& loader, int n_tiles,
+                                             const QueryFragments& q, float scale_log2,
+                                             RunningSoftmax& running, MlaOutput<Shape>& out,
+                                             const MlaPlace<Shape>& at) {
+  constexpr bool kConverts = Shape::kIsFp8 && Shape::kIsRing;
+  wait_for_copies<Shape::kLoadedFirst - 2>();
+  if constexpr (Shape::kIsFp8) {
+    loader.convert(0);
+    loader.convert(1);
+  }
+  __syncthreads();
+  write_scores(shared, multiply_queries(shared, q, 0, at), at);
+  __syncthreads();
+  softmax_tile(shared, running, 0, scale_log2);
+  const int last = n_tiles - 1;
+  for (int tile = 0; tile < last; ++tile) {
+    if constexpr (kConverts) {
+      wait_for_copies<0>();
+      loader.convert(tile + 2);
+    }
+    const PartialScores s = multiply_queries(shared, q, tile + 1, at);
+    __syncthreads();  // the scores of `tile` are read, its weights written; the tile before is done with
+    write_scores(shared, s, MlaPlace<Shape>(thread_again()));
+    if constexpr (Shape::kIsRing) {
+      loader.load(tile + 3);
+      wait_for_copies<1>();
+    }
+    __syncthreads();  // the next scores are there, and the tile behind them
+    if (!Shape::kIsRing || at.team == 1) {
+      softmax_tile(shared, running, tile + 1, scale_log2);
+    }
+    add_values(shared, out, tile, MlaPlace<Shape>(thread_again()));
+    if (Shape::kIsRing && at.team == 0) {
+      softmax_tile(shared, running, tile + 1, scale_log2);
+    }
+  }
+  __syncthreads();
+  if (last >= 0) {
+    add_values(shared, out, last, at);
+  }
+}
+
+/// All rows of the block's range: in one go, or in passes of what fits into the stages.
+template <typename Shape>
+__device__ __forceinline__ void attend_range(MlaShared<Shape>& shared, const MlaArgs& args,
+                                             const MlaBlock& block, RunningSoftmax& running,
+                                             MlaOutput<Shape>& out, const MlaPlace<Shape>& at) {
+  const RowRange range = range_of<Shape>(args, block);
+  constexpr int kPassRows = Shape::kStages * Shape::kTileRows;
+  RowRange pass = range;
+  if constexpr (!Shape::kIsRing) {
+    pass.end = min(range.end, pass.begin + kPassRows);
+  }
+  RowLoader<Shape> loader(shared, pass);
+  loader.load_first();
+  const int count = range.count;
+  const int n_tiles = pass.n_tiles(Shape::kTileRows);
+  if constexpr (Shape::kIsRing) {
+    pass.limit_to_count();
+  }
+  QueryFragments q;
+  const int64_t head = block.query * args.n_heads + block.first_head + at.first_head;
+  const int n_heads = args.n_heads - block.first_head - at.first_head;
+  if (args.query_type == FloatType::kF32) {  // while the rows are on their way
+    load_queries(q, static_cast<const float*>(args.queries) + head * kRowDims, n_heads, at);
+  } else {
+    load_queries(q, static_cast<const __nv_bfloat16*>(args.queries) + head * kRowDims, n_heads, at);
+  }
+  attend_tiles(shared, loader, n_tiles, q, args.scale_log2, running, out, at);
+  if constexpr (!Shape::kIsRing) {
+    while (pass.end < min(range.end, count)) {
+      pass.begin = pass.end;
+      pass.end = min(range.end, pass.begin + kPassRows);
+      __syncthreads();
+      loader.load_first();
+      attend_tiles(shared, loader, pass.n_tiles(Shape::kTileRows), q, args.scale_log2, running, out, at);
+    }
+  }
+  wait_for_copies<0>();
+}
+
+template <typename Shape>
+__global__ void __launch_bounds__(Shape::kThreads, 1) mla_attend(const MlaArgs args) {
+  extern __shared__ uint8_t shared_bytes[];
+  auto& shared = *reinterpret_cast<MlaShared<Shape>*>(shared_bytes);
+  const MlaPlace<Shape> at(static_cast<int>(threadIdx.x));
+  RunningSoftmax running;
+  MlaOutput<Shape> out{};
+  attend_range(shared, args, this_block<Shape>(args), running, out, at);
+
+  const MlaBlock block = this_block<Shape>(args);
+  const int64_t first_row = block.first_row(args);
+  const int heads = min(Shape::kHeads, args.n_heads - block.first_head);
+  const bool is_whole = args.splits == 1;
+  float* log_sum_exp = args.log_sum_exp == nullptr ? nullptr : args.log_sum_exp + first_row;
+  finish_softmax(shared, running, heads, log_sum_exp, is_whole ? 0.69314718F : 1.0F);
+  __syncthreads();
+  if (is_whole && args.out_type == FloatType::kF32) {
+    write_output(shared, out, static_cast<float*>(args.out) + first_row * kLatent, heads, at);
+  } else {
+    write_output(shared, out, static_cast<__nv_bfloat16*>(args.out) + first_row * kLatent, heads, at);
+  }
+}
+
+}  // namespace sluice::cuda::device

@@ -1,0 +1,88 @@
+#include "kernels_cuda/elementwise.h"
+
+#include <cuda_bf16.h>
+
+#include <algorithm>
+
+#include "kernels_cuda/base/launch.cuh"
+
+namespace sluice::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int64_t kMostBlocks = 4096;  // threads go round beyond that
+
+unsigned blocks_for(int64_t n) {
+  return static_cast<unsigned>(std::min(ceil_div<int64_t>(n, kThreads), kMostBlocks));
+}
+
+template <typename Work>
+__global__ void for_each_kernel(int64_t n, Work work) {
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < n; i += step) work(i);
+}
+
+struct Swiglu {
+  const float* gate;
+  const float* up;
+  float* out;
+  __device__ void operator()(int64_t i) const { out[i] = gate[i] / (1.0F + expf(-gate[i])) * up[i]; }
+};
+
+struct AddScaled {
+  const float* x;
+  float factor;
+  float* y;
+  __device__ void operator()(int64_t i) const { y[i] = fmaf(factor, x[i], y[i]); }
+};
+
+struct ToBf16 {
+  Bf16Rows rows;
+  __device__ void operator()(int64_t i) const {
+    const int64_t row = i / rows.n;
+    const int64_t col = i % rows.n;
+    rows.y[row * rows.y_stride + col] =
+        __bfloat16_as_ushort(__float2bfloat16_rn(rows.x[row * rows.x_stride + col]));
+  }
+};
+
+struct AddExperts {
+  ExpertSum sum;
+  __device__ void operator()(int64_t i) const {
+    const int64_t token = i / sum.n;
+    const int64_t col = i % sum.n;
+    float total = sum.y[i];
+    for (int64_t k = 0; k < sum.used; ++k) {
+      const int32_t slot = sum.slots[token * sum.used + k];
+      if (slot >= 0) total = fmaf(sum.weights[token * sum.used + k], sum.parts[slot * sum.n + col], total);
+    }
+    sum.y[i] = total;
+  }
+};
+
+template <typename Work>
+void for_each(int64_t n, const Work& work, const char* name, cudaStream_t stream) {
+  if (n == 0) return;
+  for_each_kernel<<<blocks_for(n), kThreads, 0, stream>>>(n, work);
+  check_launch(name);
+}
+
+}  // namespace
+
+void swiglu(const float* gate, const float* up, int64_t n, float* out, cudaStream_t stream) {
+  for_each(n, Swiglu{gate, up, out}, "swiglu", stream);
+}
+
+void add_scaled(const float* x, float factor, int64_t n, float* y, cudaStream_t stream) {
+  for_each(n, AddScaled{x, factor, y}, "add_scaled", stream);
+}
+
+void to_bf16(const Bf16Rows& rows, cudaStream_t stream) {
+  for_each(rows.rows * rows.n, ToBf16{rows}, "to_bf16", stream);
+}
+
+void add_experts(const ExpertSum& sum, cudaStream_t stream) {
+  for_each(sum.n_tokens * sum.n, AddExperts{sum}, "add_experts", stream);
+}
+
+}  // namespace sluice::cuda

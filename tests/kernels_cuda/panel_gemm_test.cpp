@@ -1,0 +1,155 @@
+// Grouping tokens by expert, and the grouped product of panels against bf16 weights in double.
+#include "kernels_cuda/panel_gemm.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "kernels_cuda/base/buffer.h"
+#include "kernels_cuda/group_tokens.h"
+#include "quant/base/number.h"
+#include "support/compare.h"
+#include "support/error_text.h"
+#include "support/on_gpu.h"
+#include "support/random_panels.h"
+
+namespace sluice::testing {
+namespace {
+
+using quant::DType;
+
+struct Groups {
+  std::vector<int32_t> begins;
+  std::vector<int32_t> tokens;
+  std::vector<int32_t> slots;
+};
+
+class CudaPanelGemm : public OnGpu {
+ protected:
+  Groups group(const std::vector<int32_t>& ids, int64_t used, int64_t experts) {
+    const auto n = static_cast<int64_t>(ids.size());
+    const cuda::DeviceBuffer<int32_t> ids_there(ids);
+    begins_ = cuda::DeviceBuffer<int32_t>(experts + 1);
+    tokens_ = cuda::DeviceBuffer<int32_t>(n);
+    slots_ = cuda::DeviceBuffer<int32_t>(n);
+    cuda::group_tokens(ids_there.data(), n / used, used, experts,
+                       {begins_.data(), tokens_.data(), slots_.data()}, stream());
+    return {begins_.to_host(stream()), tokens_.to_host(stream()), slots_.to_host(stream())};
+  }
+
+  cuda::DeviceBuffer<int32_t> begins_;
+  cuda::DeviceBuffer<int32_t> tokens_;
+  cuda::DeviceBuffer<int32_t> slots_;
+};
+
+TEST_F(CudaPanelGemm, GroupsTokensInOrder) {
+  SCOPED_TRACE(random_.describe());
+  for (const int64_t tokens : {0, 1, 37, 1000}) {
+    constexpr int64_t kUsed = 8;
+    constexpr int64_t kExperts = 256;
+    std::vector<int32_t> ids;
+    for (int64_t i = 0; i < tokens * kUsed; ++i)
+      ids.push_back(static_cast<int32_t>(random_.integer(0, tokens < 50 ? 5 : 255)));
+    const Groups got = group(ids, kUsed, kExperts);
+    std::vector<int32_t> order(ids.size());
+    for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
+    std::ranges::stable_sort(order, {}, [&](int32_t i) { return ids[static_cast<size_t>(i)]; });
+    for (size_t s = 0; s < order.size(); ++s) {
+      ASSERT_EQ(got.tokens[s], order[s] / kUsed);
+      ASSERT_EQ(got.slots[static_cast<size_t>(order[s])], static_cast<int32_t>(s));
+    }
+    for (int32_t e = 0; e <= kExperts; ++e) {
+      ASSERT_EQ(got.begins[static_cast<size_t>(e)],
+                std::ranges::count_if(ids, [e](int32_t id) { return id < e; }));
+    }
+  }
+}
+
+TEST_F(CudaPanelGemm, ExpertsWithTheirTokens) {
+  SCOPED_TRACE(random_.describe());
+  for (const quant::DTypeInfo& info : quant::all_dtypes()) {
+    if (!cuda::panel_gemm_takes(info.dtype)) continue;
+    constexpr int64_t kExperts = 4;
+    constexpr int64_t kUsed = 2;
+    const int64_t tokens = random_.integer(1, 150);
+    const int64_t cols = info.elements_per_block *
+                         (info.elements_per_block == 256 ? random_.integer(1, 3) : random_.integer(1, 9));
+    const int64_t rows = random_.integer(1, 300);
+    std::vector<RandomPanels> experts;
+    std::vector<std::byte> bytes;
+    for (int64_t e = 0; e < kExperts; ++e) {
+      experts.emplace_back(info.dtype, rows, cols, random_);
+      bytes.insert(bytes.end(), experts.back().panels.begin(), experts.back().panels.end());
+    }
+    std::vector<int32_t> ids;  // expert 2 has no token
+    for (int64_t i = 0; i < tokens * kUsed; ++i) {
+      const auto e = static_cast<int32_t>(random_.integer(0, 2));
+      ids.push_back(e == 2 ? 3 : e);
+    }
+    const Groups groups = group(ids, kUsed, kExperts);
+    const std::vector<float> scales = {1.0F, 0.25F, 7.0F, 1.3F};
+    const int64_t x_stride = (cols + 7) / 8 * 8 + 8;
+    std::vector<uint16_t> x;
+    for (const float v : random_.normal(tokens * x_stride)) x.push_back(f32_to_bf16(v));
+    const cuda::DeviceBuffer<std::byte> panels(bytes);
+    const cuda::DeviceBuffer<float> scales_there(scales);
+    const cuda::DeviceBuffer<uint16_t> x_there(x);
+    const int64_t slots = tokens * kUsed;
+    const cuda::DeviceBuffer<float> y(slots * (rows + 3));
+    y.fill_bytes(0xFF, stream());
+    const cuda::PanelGemm gemm{
+        .w = {.first = {.layout = experts[0].layout, .data = panels.data(), .rows = rows},
+              .expert_bytes = static_cast<int64_t>(experts[0].panels.size()),
+              .scales = scales_there.data(),
+              .experts = kExperts},
+        .x = x_there.data(),
+        .x_stride = x_stride,
+        .begins = begins_.data(),
+        .tokens = tokens_.data(),
+        .slots = slots,
+        .y = y.data(),
+        .y_stride = rows + 3};
+    cuda::panel_gemm(gemm, stream());
+    const std::vector<float> got = y.to_host(stream());
+    for (int i = 0; i < 3; ++i) {
+      cuda::panel_gemm(gemm, stream());
+      EXPECT_TRUE(identical(y.to_host(stream()), got));
+    }
+    for (int64_t s = 0; s < slots; ++s) {
+      const auto e = static_cast<size_t>(std::ranges::upper_bound(groups.begins, static_cast<int32_t>(s)) -
+                                         groups.begins.begin() - 1);
+      const auto token = static_cast<int64_t>(groups.tokens[static_cast<size_t>(s)]);
+      std::vector<double> expected;
+      std::vector<double> allowed;
+      for (int64_t r = 0; r < rows; ++r) {
+        double sum = 0;
+        double magnitude = 0;
+        for (int64_t k = 0; k < cols; ++k) {
+          const double product =
+              double{bf16_to_f32(f32_to_bf16(experts[e].values[static_cast<size_t>(r * cols + k)]))} *
+              double{bf16_to_f32(x[static_cast<size_t>(token * x_stride + k)])};
+          sum += product;
+          magnitude += std::abs(product);
+        }
+        expected.push_back(sum * double{scales[e]});
+        allowed.push_back(magnitude * double{scales[e]} * 2 * static_cast<double>(cols) * kRounding + 1e-35);
+      }
+      ASSERT_TRUE(
+          within(std::span(got).subspan(static_cast<size_t>(s * (rows + 3)), static_cast<size_t>(rows)),
+                 expected, allowed))
+          << info.name << ' ' << rows << " x " << cols << " slot " << s;
+      ASSERT_TRUE(std::isnan(got[static_cast<size_t>(s * (rows + 3) + rows)]));
+    }
+  }
+}
+
+TEST_F(CudaPanelGemm, RefusesFloatPanels) {
+  cuda::PanelGemm gemm;
+  gemm.slots = 1;
+  gemm.w.first.layout = quant::panel_layout(DType::kBF16, 64);
+  EXPECT_EQ(error_text([&] { return cuda::panel_gemm(gemm, stream()), 0; }),
+            "panel_gemm: expected a quantized type, found BF16");
+}
+
+}  // namespace
+}  // namespace sluice::testing
