@@ -6,6 +6,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 
 namespace sluice::bench {
@@ -99,7 +100,7 @@ __attribute__((target("avx512f,avx512vnni"))) void int8_avx512vnni() {
 }
 
 // Full tiles: 16 x 32 bf16 times 32 x 16, four sums in turn.
-void bf16_amx() {
+void configure_tiles() {
   struct alignas(64) {
     uint8_t palette = 1;
     uint8_t start_row = 0;
@@ -110,8 +111,29 @@ void bf16_amx() {
   __asm__ volatile("ldtilecfg %0" ::"m"(shapes));
   __asm__ volatile("tilezero %tmm0\n\ttilezero %tmm1\n\ttilezero %tmm2\n\ttilezero %tmm3");
   __asm__ volatile("tilezero %tmm4\n\ttilezero %tmm5\n\ttilezero %tmm6\n\ttilezero %tmm7");
+}
+
+void bf16_amx() {
+  configure_tiles();
   for (int64_t i = 0; i < kAmxSteps; ++i) {
     __asm__ volatile("tdpbf16ps %tmm6, %tmm4, %tmm0\n\ttdpbf16ps %tmm7, %tmm4, %tmm1");
+    __asm__ volatile("tdpbf16ps %tmm6, %tmm5, %tmm2\n\ttdpbf16ps %tmm7, %tmm5, %tmm3");
+  }
+  __asm__ volatile("tilerelease");
+}
+
+/// A tile is 1 KiB: 16 of them, four a step.
+void bf16_amx_loaded() {
+  alignas(64) static constexpr std::array<std::byte, size_t{16} << 10> kZeros = {};
+  configure_tiles();
+  for (int64_t i = 0; i < kAmxSteps; ++i) {
+    const std::byte* const at = kZeros.data() + i % 4 * 4096;
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm6\n\ttileloadd 1024(%0,%1,1), %%tmm4" ::"r"(at),
+                     "r"(int64_t{64}));
+    __asm__ volatile("tdpbf16ps %tmm6, %tmm4, %tmm0");
+    __asm__ volatile("tileloadd 2048(%0,%1,1), %%tmm7\n\ttileloadd 3072(%0,%1,1), %%tmm5" ::"r"(at),
+                     "r"(int64_t{64}));
+    __asm__ volatile("tdpbf16ps %tmm7, %tmm4, %tmm1");
     __asm__ volatile("tdpbf16ps %tmm6, %tmm5, %tmm2\n\ttdpbf16ps %tmm7, %tmm5, %tmm3");
   }
   __asm__ volatile("tilerelease");
@@ -228,6 +250,7 @@ double product_loop(cpu::Isa isa) {
   }
   const auto loop_of = [](cpu::Isa wanted) -> Loop {
     switch (wanted) {
+      case cpu::Isa::kAvx512Vbmi:  // no better at products
       case cpu::Isa::kAvx512Vnni:
         return {int8_avx512vnni, 64};
       case cpu::Isa::kAvx512:
@@ -245,6 +268,11 @@ double product_loop(cpu::Isa isa) {
   const Loop loop = loop_of(isa);
   loop.run();
   return 2.0 * loop.products * kChains * static_cast<double>(kFmaSteps);
+}
+
+double loaded_tile_loop() {
+  bf16_amx_loaded();
+  return 2.0 * 16 * 16 * 32 * 4 * static_cast<double>(kAmxSteps);
 }
 
 double floor_seconds(cpu::Isa isa, std::span<const std::byte> data, double bytes, double flops) {

@@ -20,6 +20,10 @@ double fma_flops_per_second(cpu::Isa isa);
 /// (a multiply-add is two).
 double product_loop(cpu::Isa isa);
 
+/// AMX: product_loop() whose tiles are loaded before they are multiplied, two of weights and two of
+/// activations for four products, from L1: what any product of matrices has to do. Returns operations.
+double loaded_tile_loop();
+
 /// Seconds that no code on `isa` can beat: reading `bytes` (per call, `data` being where they lie) or
 /// computing `flops`, whichever takes longer.
 double floor_seconds(cpu::Isa isa, std::span<const std::byte> data, double bytes, double flops);

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <numeric>
 #include <span>
 #include <string>
 #include <string_view>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "bench/attention_speed.h"
+#include "bench/floors.h"
 #include "bench/layer_speed.h"
 #include "bench/panel_speed.h"
 #include "bench/report.h"
@@ -48,19 +50,20 @@ std::string gb(double bytes_per_second) {
 
 void guard_gemv(const GuardOptions& options, offload::Workers& workers, Report& report) {
   const auto bytes = static_cast<int64_t>(options.gib * 1024 * 1024 * 1024);
-  double weights_per_second[2] = {};
   for (const DType dtype : {DType::kQ8_0, DType::kNVFP4, DType::kQ4_K, DType::kBF16}) {
     const Share share = PanelSpeed(dtype, 7168, bytes, workers).gemv(options.repeats);
     report.line(fmt::format("GEMV {}", quant::dtype_info(dtype).name), gb(share.measured),
                 "read " + gb(share.floor), share.ratio(), Bar::kAtLeast, 0.85);
-    const double bytes_per_weight = static_cast<double>(quant::row_bytes(dtype, 7168)) / 7168;
-    if (dtype == DType::kQ8_0 || dtype == DType::kNVFP4) {
-      weights_per_second[dtype == DType::kNVFP4 ? 1 : 0] = share.measured / bytes_per_weight;
-    }
   }
-  report.line("GEMV time, NVFP4 over Q8_0", fmt::format("{:.1f} Gw/s", weights_per_second[1] * 1e-9),
-              fmt::format("Q8_0 {:.1f} Gw/s", weights_per_second[0] * 1e-9),
-              weights_per_second[0] / weights_per_second[1], Bar::kAtMost, 0.60);
+  PanelSpeed nvfp4(DType::kNVFP4, 7168, bytes, workers);
+  PanelSpeed q8_0(DType::kQ8_0, 7168, bytes, workers);
+  std::vector<Share> shares;
+  for (int64_t i = 0; i < options.repeats; ++i) {
+    shares.push_back({.measured = nvfp4.weights_per_second(), .floor = q8_0.weights_per_second()});
+  }
+  const Share share = middle(std::move(shares));
+  report.line("GEMV time, NVFP4 over Q8_0", fmt::format("{:.1f} Gw/s", share.measured * 1e-9),
+              fmt::format("Q8_0 {:.1f} Gw/s", share.floor * 1e-9), 1.0 / share.ratio(), Bar::kAtMost, 0.60);
 }
 
 void guard_layer(const GuardOptions& options, offload::Workers& workers, Report& report) {
@@ -102,14 +105,41 @@ void guard_gemm(const GuardOptions& options, offload::Workers& workers, Report& 
   }
 }
 
+/// Operations per second of `loop` on all threads.
+double rate_on_all(offload::Workers& workers, double (*loop)()) {
+  constexpr int kTimes = 1000;
+  std::vector<double> ops(static_cast<size_t>(workers.threads()));
+  const double seconds = seconds_of([&] {
+    workers.on_all([&](int64_t worker) {
+      for (int i = 0; i < kTimes; ++i) {
+        ops[static_cast<size_t>(worker)] += loop();
+      }
+    });
+  });
+  return std::accumulate(ops.begin(), ops.end(), 0.0) / seconds;
+}
+
+/// What is left of the peak when tiles have to be loaded.
+Share loaded_tiles(const GuardOptions& options, offload::Workers& workers) {
+  std::vector<Share> shares;
+  for (int64_t i = 0; i < options.repeats; ++i) {
+    shares.push_back({.measured = rate_on_all(workers, loaded_tile_loop),
+                      .floor = rate_on_all(workers, [] { return product_loop(cpu::Isa::kAmx); })});
+  }
+  return middle(std::move(shares));
+}
+
 void guard_amx(const GuardOptions& options, offload::Workers& workers, Report& report) {
   if (std::ranges::count(cpu::supported_isas(), cpu::Isa::kAmx) == 0) {
     fmt::print("{:<34} not measured: this CPU has none\n", "GEMM with AMX");
     return;
   }
+  const Share loaded = loaded_tiles(options, workers);
+  Report::note("AMX, the bare loop with its tiles loaded from L1", gops(loaded.measured),
+               "peak " + gops(loaded.floor), loaded.ratio());
   for (const DType dtype : {DType::kQ8_0, DType::kNVFP4, DType::kQ4_K}) {
     PanelSpeed amx(dtype, 7168, kGemmBytes, workers, cpu::Isa::kAmx);
-    PanelSpeed vnni(dtype, 7168, kGemmBytes, workers, cpu::Isa::kAvx512Vnni);
+    PanelSpeed vnni(dtype, 7168, kGemmBytes, workers, cpu::Isa::kAvx512Vbmi);
     for (const int64_t tokens : {16, 64, 512}) {
       const Share share = amx.gemm(tokens, options.repeats);
       const Share rival = vnni.gemm(tokens, options.repeats);

@@ -52,17 +52,17 @@ Share LayerSpeed::one_token(int64_t repeats) {
   std::vector<float> y(kModelDim);
   const std::span<const std::byte> arena = store_.arenas()[0].bytes();
   const size_t expert_bytes = arena.size() / static_cast<size_t>(experts_);
-  std::vector<double> layer;
-  std::vector<double> read;
+  const double bytes = static_cast<double>(expert_bytes) * kUsed;
+  std::vector<Share> shares;
   for (int64_t i = 0; i < repeats; ++i) {
     std::ranges::shuffle(ids, random_);
     std::sort(ids.begin(), ids.begin() + kUsed);
     const offload::Routes routes{{ids.data(), 1, kUsed}, {weights.data(), 1, kUsed}};
-    layer.push_back(seconds_of([&] {
+    const double layer = seconds_of([&] {
       team_.add(0, {f.data(), 1, kModelDim}, routes, {y.data(), 1, kModelDim});
-    }));
+    });
     // Eight other experts, each read by all threads together.
-    read.push_back(seconds_of([&] {
+    const double read = seconds_of([&] {
       workers_.on_all([&](int64_t worker) {
         const size_t piece = expert_bytes / static_cast<size_t>(workers_.threads()) / 64 * 64;
         for (size_t e = 0; e < kUsed; ++e) {
@@ -70,10 +70,10 @@ Share LayerSpeed::one_token(int64_t repeats) {
           offload::read_through(arena.subspan(at + static_cast<size_t>(worker) * piece, piece));
         }
       });
-    }));
+    });
+    shares.push_back({.measured = bytes / layer, .floor = bytes / read});
   }
-  const double bytes = static_cast<double>(expert_bytes) * kUsed;
-  return {.measured = bytes / median(layer), .floor = bytes / median(read)};
+  return middle(std::move(shares));
 }
 
 }  // namespace sluice::bench

@@ -59,7 +59,7 @@ offload::AlignedVector<std::byte> panels_of(const quant::PanelLayout& layout) {
 /// Operations per second of the loop of the products that the kernels use for so many tokens.
 double products_per_second(const cpu::PanelKernels& kernels, int64_t tokens) {
   const bool tiles = kernels.isa == cpu::Isa::kAmx && tokens >= kernels.tiles.least_tokens;
-  const cpu::Isa isa = kernels.isa == cpu::Isa::kAmx && !tiles ? cpu::Isa::kAvx512Vnni : kernels.isa;
+  const cpu::Isa isa = kernels.isa == cpu::Isa::kAmx && !tiles ? cpu::Isa::kAvx512Vbmi : kernels.isa;
   static std::map<cpu::Isa, double> measured;
   double& best = measured[isa];
   for (int i = 0; best == 0 || i < 200;

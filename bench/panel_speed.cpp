@@ -62,11 +62,16 @@ PanelSpeed::PanelSpeed(quant::DType dtype, int64_t cols, int64_t bytes, offload:
       std::memcpy(all + p * layout_.panel_bytes, panel.data(), panel.size());
     }
   });
-  if (cpu::takes_int8(dtype)) {
-    codes_.set_shape(kMostTokens, cols, cpu::panel_numerics(dtype));
-    for (int64_t t = 0; t < kMostTokens; ++t) {
-      codes_.quantize(kernels_, t, 0, cols, x_.data() + t * cols);
-    }
+}
+
+/// The first tokens as the kernels take them: how far their scales lie apart depends on how many they are.
+void PanelSpeed::quantize(int64_t tokens) {
+  if (!cpu::takes_int8(layout_.dtype)) {
+    return;
+  }
+  codes_.set_shape(tokens, layout_.cols, cpu::panel_numerics(layout_.dtype));
+  for (int64_t t = 0; t < tokens; ++t) {
+    codes_.quantize(kernels_, t, 0, layout_.cols, x_.data() + t * layout_.cols);
   }
 }
 
@@ -86,47 +91,56 @@ void PanelSpeed::multiply_one(int64_t worker) {
   }
 }
 
+double PanelSpeed::read_seconds() {
+  return seconds_of([&] {
+    workers_.on_all([&](int64_t worker) {
+      const int64_t begin = panels_ * worker / workers_.threads();
+      const int64_t end = panels_ * (worker + 1) / workers_.threads();
+      offload::read_through(arena_.bytes().subspan(static_cast<size_t>(begin * layout_.panel_bytes),
+                                                   static_cast<size_t>((end - begin) * layout_.panel_bytes)));
+    });
+  });
+}
+
+double PanelSpeed::gemv_seconds() {
+  quantize(1);
+  return seconds_of([&] { workers_.on_all([&](int64_t worker) { multiply_one(worker); }); });
+}
+
 Share PanelSpeed::gemv(int64_t repeats) {
-  std::vector<double> read;
-  std::vector<double> product;
-  for (int64_t i = 0; i < repeats; ++i) {
-    read.push_back(seconds_of([&] {
-      workers_.on_all([&](int64_t worker) {
-        const int64_t begin = panels_ * worker / workers_.threads();
-        const int64_t end = panels_ * (worker + 1) / workers_.threads();
-        offload::read_through(
-            arena_.bytes().subspan(static_cast<size_t>(begin * layout_.panel_bytes),
-                                   static_cast<size_t>((end - begin) * layout_.panel_bytes)));
-      });
-    }));
-    product.push_back(seconds_of([&] { workers_.on_all([&](int64_t worker) { multiply_one(worker); }); }));
-  }
   const auto bytes = static_cast<double>(panels_ * layout_.panel_bytes);
-  return {.measured = bytes / median(product), .floor = bytes / median(read)};
+  std::vector<Share> shares;
+  for (int64_t i = 0; i < repeats; ++i) {
+    shares.push_back({.measured = bytes / gemv_seconds(), .floor = bytes / read_seconds()});
+  }
+  return middle(std::move(shares));
+}
+
+double PanelSpeed::weights_per_second() {
+  return static_cast<double>(panels_ * quant::kPanelRows * layout_.cols) / gemv_seconds();
 }
 
 Share PanelSpeed::gemm(int64_t tokens, int64_t repeats) {
+  quantize(tokens);
   const double ops_per_panel = 2.0 * static_cast<double>(quant::kPanelRows * layout_.cols * tokens);
-  std::vector<double> product;
-  std::vector<double> peak;
+  std::vector<Share> shares;
   double seconds = 0;
   int64_t passes = 1;
   for (int64_t i = -1; i < repeats; ++i) {  // the first is for the number of passes
-    if (i >= 0) {
-      peak.push_back(int8_peak(seconds));
-    }
+    const double peak = i >= 0 ? int8_peak(seconds) : 0;
     seconds = seconds_of([&] {
       for (int64_t pass = 0; pass < passes; ++pass) {
         multiply_all(tokens);
       }
     });
     if (i >= 0) {
-      product.push_back(ops_per_panel * static_cast<double>(panels_ * passes) / seconds);
+      shares.push_back(
+          {.measured = ops_per_panel * static_cast<double>(panels_ * passes) / seconds, .floor = peak});
     } else {
       passes = std::max<int64_t>(1, std::llround(kGemmSeconds / seconds));
     }
   }
-  return {.measured = median(product), .floor = median(peak)};
+  return middle(std::move(shares));
 }
 
 /// As long and on as many threads as the product, because clocks and neighbours change with both.

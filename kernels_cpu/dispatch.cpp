@@ -30,9 +30,11 @@ const PanelKernels& panel_kernels_for(Isa isa) {
   assert(is_supported(isa));
   switch (isa) {
     case Isa::kAmx: {
-      static const PanelKernels amx = with_amx(kAvx512VnniPanelKernels);
+      static const PanelKernels amx = with_amx(kAvx512VbmiPanelKernels);
       return amx;
     }
+    case Isa::kAvx512Vbmi:
+      return kAvx512VbmiPanelKernels;
     case Isa::kAvx512Vnni:
       return kAvx512VnniPanelKernels;
     case Isa::kAvx512:

@@ -55,6 +55,7 @@ constexpr uint32_t kLeaf1Ecx = bit(12) | bit(27) | bit(28) | bit(29);        // 
 constexpr uint32_t kAvx2Leaf7Ebx = bit(5);                                   // AVX2
 constexpr uint32_t kAvx512Leaf7Ebx = bit(16) | bit(17) | bit(30) | bit(31);  // F, DQ, BW, VL
 constexpr uint32_t kAvx512VnniLeaf7Ecx = bit(11);                            // AVX512_VNNI
+constexpr uint32_t kAvx512VbmiLeaf7Ecx = bit(1);                             // AVX512_VBMI
 constexpr uint32_t kAvxVnniLeaf7Sub1Eax = bit(4);                            // AVX-VNNI
 constexpr uint32_t kAmxLeaf7Edx = bit(22) | bit(24);                         // AMX-BF16, AMX-TILE
 constexpr uint32_t kYmmState = bit(1) | bit(2);
@@ -81,8 +82,8 @@ std::string names_of(const std::vector<Isa>& isas) {
 }  // namespace
 
 std::string_view isa_name(Isa isa) {
-  constexpr std::array<std::string_view, 6> kNames = {"scalar", "avx2",       "avxvnni",
-                                                      "avx512", "avx512vnni", "amx"};
+  constexpr std::array<std::string_view, 7> kNames = {"scalar",     "avx2",       "avxvnni", "avx512",
+                                                      "avx512vnni", "avx512vbmi", "amx"};
   return kNames[static_cast<size_t>(isa)];
 }
 
@@ -98,7 +99,9 @@ std::vector<Isa> supported_isas() {
   const bool avx2 = has(features.ebx, kAvx2Leaf7Ebx) && has(state, kYmmState);
   const bool avx512 = avx2 && has(features.ebx, kAvx512Leaf7Ebx) && has(state, kZmmState);
   const bool vnni = avx512 && has(features.ecx, kAvx512VnniLeaf7Ecx);
-  add_if(vnni && has(features.edx, kAmxLeaf7Edx) && has(state, kTileState) && may_use_tiles(), Isa::kAmx);
+  const bool vbmi = vnni && has(features.ecx, kAvx512VbmiLeaf7Ecx);
+  add_if(vbmi && has(features.edx, kAmxLeaf7Edx) && has(state, kTileState) && may_use_tiles(), Isa::kAmx);
+  add_if(vbmi, Isa::kAvx512Vbmi);
   add_if(vnni, Isa::kAvx512Vnni);
   add_if(avx512, Isa::kAvx512);
   add_if(avx2 && has(cpuid(7, 1).eax, kAvxVnniLeaf7Sub1Eax), Isa::kAvxVnni);

@@ -7,11 +7,11 @@
 namespace sluice::cpu {
 
 /// Worst to best. kAvx2 needs AVX2, FMA and F16C; kAvxVnni AVX-VNNI besides; kAvx512 needs kAvx2's and F, BW,
-/// VL and DQ; kAvx512Vnni AVX-512 VNNI besides; kAmx AMX-TILE and AMX-BF16 besides, and the operating
-/// system's leave to use them.
-enum class Isa { kScalar, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kAmx };
+/// VL and DQ; kAvx512Vnni AVX-512 VNNI besides; kAvx512Vbmi AVX-512 VBMI besides; kAmx AMX-TILE and AMX-BF16
+/// besides, and the operating system's leave to use them.
+enum class Isa { kScalar, kAvx2, kAvxVnni, kAvx512, kAvx512Vnni, kAvx512Vbmi, kAmx };
 
-/// "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "amx".
+/// "scalar", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512vbmi", "amx".
 std::string_view isa_name(Isa isa);
 
 /// The one whose float kernels `isa` uses: integer dot products change nothing for them.

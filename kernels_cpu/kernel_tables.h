@@ -15,7 +15,8 @@ extern const PanelKernels kAvx2PanelKernels;
 extern const PanelKernels kAvxVnniPanelKernels;
 extern const PanelKernels kAvx512PanelKernels;
 extern const PanelKernels kAvx512VnniPanelKernels;
-/// `vnni` with AMX tiles for batches.
-PanelKernels with_amx(const PanelKernels& vnni);
+extern const PanelKernels kAvx512VbmiPanelKernels;
+/// `best` with AMX tiles for batches.
+PanelKernels with_amx(const PanelKernels& best);
 
 }  // namespace sluice::cpu

@@ -1,12 +1,12 @@
-// The panel kernels on AMX tiles: simd/panel_amx.h for many tokens, the AVX-512 VNNI kernels for the rest.
+// The panel kernels on AMX tiles: simd/panel_amx.h for many tokens, the best AVX-512 kernels for the rest.
 #include "kernels_cpu/simd/panel_amx.h"
 #include "kernels_cpu/kernel_tables.h"
 
 namespace sluice::cpu {
 
-PanelKernels with_amx(const PanelKernels& vnni) {
+PanelKernels with_amx(const PanelKernels& best) {
   using quant::DType;
-  PanelKernels table = vnni;
+  PanelKernels table = best;
   const auto dot = [&table](DType dtype, PanelTiles::DotFn fn) {
     table.tiles.dot[static_cast<size_t>(dtype)] = fn;
   };

@@ -40,15 +40,20 @@ struct PanelScalar {
 
   static F halves(const std::byte* p) { return f16_to_f32(read<uint16_t>(p)); }
   static F signed_bytes(const std::byte* p) { return static_cast<float>(read<int8_t>(p)); }
-  static F e4m3_halved(const std::byte* p) { return quant::nvfp4_half_scale(read<uint8_t>(p)); }
-  static F e8m0_halved(const std::byte* p) { return quant::mxfp4_scale(read<uint8_t>(p)); }
-  static I e2m1_doubled_plus_16(I codes) {
-    I out = 0;
-    for (int byte = 0; byte < 4; ++byte) {
-      const int32_t doubled = kE2m1Doubled[codes >> (8 * byte) & 15U];
-      out |= static_cast<uint32_t>(doubled + 16) << (8 * byte);
+  static void e4m3_halved(const std::byte* p, F (&out)[2]) {
+    for (int g = 0; g < 2; ++g) {
+      out[g] = quant::nvfp4_half_scale(read<uint8_t>(p + g * quant::kPanelRows));
     }
-    return out;
+  }
+  static F e8m0_halved(const std::byte* p) { return quant::mxfp4_scale(read<uint8_t>(p)); }
+  static void e2m1_doubled_plus_16(I word, I& low, I& high) {
+    low = 0;
+    high = 0;
+    for (int byte = 0; byte < 4; ++byte) {
+      const auto value = [&](int bit) { return static_cast<uint32_t>(kE2m1Doubled[word >> bit & 15U] + 16); };
+      low |= value(8 * byte) << (8 * byte);
+      high |= value(8 * byte + 4) << (8 * byte);
+    }
   }
 
   static I dot(I sum, I codes, const int8_t* x) {

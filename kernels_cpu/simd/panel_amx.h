@@ -10,12 +10,12 @@
 #include "kernels_cpu/kernel_tables.h"
 #include "kernels_cpu/simd/c_headers.h"
 #include "kernels_cpu/simd/panel_formats.h"
-#include "kernels_cpu/simd/panel_lanes_avx512vnni.h"
+#include "kernels_cpu/simd/panel_lanes_avx512vbmi.h"
 
 namespace sluice::cpu {
 namespace {
 
-using AmxLanes = PanelAvx512Vnni;
+using AmxLanes = PanelAvx512Vbmi;
 
 /// The operand of ldtilecfg (Intel SDM, volume 1, section 18.2).
 struct alignas(64) TileShapes {

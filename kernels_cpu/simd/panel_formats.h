@@ -116,8 +116,7 @@ struct PanelMXFP4 {
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       const typename V::I word = p.word(b * 4 + i);
-      out.words[i] = V::e2m1_doubled_plus_16(nibbles<V>(word, 0));
-      out.words[i + 4] = V::e2m1_doubled_plus_16(nibbles<V>(word, 4));
+      V::e2m1_doubled_plus_16(word, out.words[i], out.words[i + 4]);
     }
     out.scales[0] = V::e8m0_halved(p.scale_at(b * 16, 1));
   }
@@ -138,11 +137,10 @@ struct PanelNVFP4 {
 #pragma GCC unroll 2
       for (int i = 0; i < 2; ++i) {
         const typename V::I word = p.word(b * 4 + g * 2 + i);
-        out.words[4 * g + i] = V::e2m1_doubled_plus_16(nibbles<V>(word, 0));
-        out.words[4 * g + i + 2] = V::e2m1_doubled_plus_16(nibbles<V>(word, 4));
+        V::e2m1_doubled_plus_16(word, out.words[4 * g + i], out.words[4 * g + i + 2]);
       }
-      out.scales[g] = V::e4m3_halved(p.scale_at((b * 2 + g) * 16, 1));
     }
+    V::e4m3_halved(p.scale_at(b * 32, 1), out.scales);
   }
 };
 

@@ -47,12 +47,15 @@ struct PanelAvx2 {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }
   static F signed_bytes(const std::byte* p) { return to_float(_mm256_cvtepi8_epi32(load8(p))); }
-  /// e4m3 / 2 of the low seven bits, 0x7F as 0: shifted into place they are an f16 that is 2^8 too small.
-  static F e4m3_halved(const std::byte* p) {
+  /// e4m3 / 2 of the low seven bits, 0x7F as 0, of two groups of columns: shifted into place they are an f16
+  /// that is 2^8 too small.
+  static void e4m3_halved(const std::byte* p, F (&out)[2]) {
     const __m128i nan = _mm_set1_epi8(0x7F);
-    const __m128i low = _mm_and_si128(load8(p), nan);
-    const __m128i number = _mm_andnot_si128(_mm_cmpeq_epi8(low, nan), low);
-    return mul(_mm256_cvtph_ps(_mm_slli_epi16(_mm_cvtepu8_epi16(number), 7)), set1(128.0F));
+    for (int g = 0; g < 2; ++g) {
+      const __m128i low = _mm_and_si128(load8(p + g * quant::kPanelRows), nan);
+      const __m128i number = _mm_andnot_si128(_mm_cmpeq_epi8(low, nan), low);
+      out[g] = mul(_mm256_cvtph_ps(_mm_slli_epi16(_mm_cvtepu8_epi16(number), 7)), set1(128.0F));
+    }
   }
   /// 2^(e - 128), subnormal for e < 2.
   static F e8m0_halved(const std::byte* p) {
@@ -61,13 +64,14 @@ struct PanelAvx2 {
     const I subnormal = _mm256_sllv_epi32(splat(0x00200000), e);
     return as_float(_mm256_blendv_epi8(normal, subnormal, _mm256_cmpgt_epi32(splat(2), e)));
   }
-  /// Of codes 0..15 in bytes: the doubled e2m1 value plus 16.
-  static I e2m1_doubled_plus_16(I codes) {
+  /// Of the low and of the high nibbles, in bytes: the doubled e2m1 value plus 16.
+  static void e2m1_doubled_plus_16(I word, I& low, I& high) {
     const auto& t = kE2m1Doubled;
     const __m128i table = _mm_setr_epi8(t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], t[10],
                                         t[11], t[12], t[13], t[14], t[15]);
     const I shifted = _mm256_broadcastsi128_si256(_mm_add_epi8(table, _mm_set1_epi8(16)));
-    return _mm256_shuffle_epi8(shifted, codes);
+    low = _mm256_shuffle_epi8(shifted, bits(word, 0x0F0F0F0F));
+    high = _mm256_shuffle_epi8(shifted, bits(shift_right(word, 4), 0x0F0F0F0F));
   }
 
   /// sum + the four products of the lane's unsigned bytes, at most 63, with x[0..4), the same for every lane.

@@ -45,11 +45,14 @@ struct PanelAvx512 {
 
   static F halves(const std::byte* p) { return _mm512_cvtph_ps(load32(p)); }
   static F signed_bytes(const std::byte* p) { return to_float(_mm512_cvtepi8_epi32(load16(p))); }
-  /// e4m3 / 2 of the low seven bits, 0x7F as 0: shifted into place they are an f16 that is 2^8 too small.
-  static F e4m3_halved(const std::byte* p) {
-    const __m128i low = _mm_and_si128(load16(p), _mm_set1_epi8(0x7F));
-    const __m128i number = _mm_maskz_mov_epi8(_mm_cmpneq_epi8_mask(low, _mm_set1_epi8(0x7F)), low);
-    return mul(_mm512_cvtph_ps(_mm256_slli_epi16(_mm256_cvtepu8_epi16(number), 7)), set1(128.0F));
+  /// e4m3 / 2 of the low seven bits, 0x7F as 0, of two groups of columns: shifted into place they are an f16
+  /// that is 2^8 too small.
+  static void e4m3_halved(const std::byte* p, F (&out)[2]) {
+    const __m256i low = _mm256_and_si256(load32(p), _mm256_set1_epi8(0x7F));
+    const __m256i number = _mm256_maskz_mov_epi8(_mm256_cmpneq_epi8_mask(low, _mm256_set1_epi8(0x7F)), low);
+    const I halves = _mm512_slli_epi16(_mm512_cvtepu8_epi16(number), 7);
+    out[0] = mul(_mm512_cvtph_ps(_mm512_castsi512_si256(halves)), set1(128.0F));
+    out[1] = mul(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1)), set1(128.0F));
   }
   /// 2^(e - 128), subnormal for e < 2.
   static F e8m0_halved(const std::byte* p) {
@@ -58,13 +61,10 @@ struct PanelAvx512 {
     const I subnormal = _mm512_sllv_epi32(splat(0x00200000), e);
     return as_float(_mm512_mask_blend_epi32(_mm512_cmplt_epi32_mask(e, splat(2)), normal, subnormal));
   }
-  /// Of codes 0..15 in bytes: the doubled e2m1 value plus 16.
-  static I e2m1_doubled_plus_16(I codes) {
-    const auto& t = kE2m1Doubled;
-    const __m128i table = _mm_setr_epi8(t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], t[10],
-                                        t[11], t[12], t[13], t[14], t[15]);
-    const I shifted = _mm512_broadcast_i32x4(_mm_add_epi8(table, _mm_set1_epi8(16)));
-    return _mm512_shuffle_epi8(shifted, codes);
+  /// Of the low and of the high nibbles, in bytes: the doubled e2m1 value plus 16.
+  static void e2m1_doubled_plus_16(I word, I& low, I& high) {
+    low = _mm512_shuffle_epi8(e2m1_table(), bits(word, 0x0F0F0F0F));
+    high = _mm512_shuffle_epi8(e2m1_table(), bits(shift_right(word, 4), 0x0F0F0F0F));
   }
 
   /// sum + the four products of the lane's unsigned bytes, at most 63, with x[0..4), the same for every lane.
@@ -90,6 +90,15 @@ struct PanelAvx512 {
   static I to_code(F x) { return _mm512_max_epi32(_mm512_cvtps_epi32(x), splat(-127)); }
   static void store_codes(int8_t* p, I codes) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(codes));
+  }
+
+ protected:
+  /// e2m1_doubled_plus_16 by nibble, four times over.
+  static I e2m1_table() {
+    const auto& t = kE2m1Doubled;
+    const __m128i table = _mm_setr_epi8(t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7], t[8], t[9], t[10],
+                                        t[11], t[12], t[13], t[14], t[15]);
+    return _mm512_broadcast_i32x4(_mm_add_epi8(table, _mm_set1_epi8(16)));
   }
 
  private:

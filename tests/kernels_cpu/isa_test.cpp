@@ -51,6 +51,8 @@ TEST(Isa, AgreesWithTheCompilersOwnDetection) {
   EXPECT_EQ(std::ranges::count(isas, Isa::kAvx512), avx512 ? 1 : 0);
   const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni") != 0;
   EXPECT_EQ(std::ranges::count(isas, Isa::kAvx512Vnni), vnni ? 1 : 0);
+  const bool vbmi = vnni && __builtin_cpu_supports("avx512vbmi") != 0;
+  EXPECT_EQ(std::ranges::count(isas, Isa::kAvx512Vbmi), vbmi ? 1 : 0);
 }
 
 Isa best_but_amx() {

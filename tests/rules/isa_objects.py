@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 
-ISA_SOURCE = re.compile(r"_(avx2|avxvnni|avx512|avx512vnni|amx)\.cpp$")
+ISA_SOURCE = re.compile(r"_(avx2|avxvnni|avx512|avx512vnni|avx512vbmi|amx)\.cpp$")
 MOST_EXPORTS = 1
 # Contracts and block layouts, but no folder's door, which would bring the whole standard library.
 ALLOWED_HEADERS = re.compile(
