@@ -86,6 +86,17 @@ struct BlockRange {
   int64_t end = 0;
 };
 
+/// No more tokens than this meet a panel in one go, while it is read.
+inline constexpr int64_t kFewTokens = 8;
+
+/// Two panels, and where each one's rows go, [n_tokens, 16].
+struct PanelPair {
+  const std::byte* first = nullptr;
+  const std::byte* second = nullptr;
+  float* first_out = nullptr;
+  float* second_out = nullptr;
+};
+
 /// Products of many tokens by matrix instructions (AMX). Activations are packed first, once for all panels:
 /// begin, then for range after range pack and dot of every panel, then end, on one thread.
 struct PanelTiles {
@@ -131,6 +142,12 @@ struct PanelKernels {
   using DotFn = void (*)(const quant::PanelLayout& layout, const std::byte* panel, const BlockRange& range,
                          const ActivationView& x, float* out);
   DotFn dot[quant::kDTypeIdCount];
+
+  /// The same of two panels of one layout at a time, for more than kFewTokens tokens and a range that is not
+  /// empty; null where that gains nothing.
+  using PairDotFn = void (*)(const quant::PanelLayout& layout, const PanelPair& panels,
+                             const BlockRange& range, const ActivationView& x);
+  PairDotFn pair_dot[quant::kDTypeIdCount];
 
   /// The same by matrix instructions; null functions where there are none.
   PanelTiles tiles;

@@ -7,6 +7,7 @@
 
 namespace sluice::cpu {
 
-constinit const PanelKernels kAvx512VbmiPanelKernels = make_panel_kernels<PanelAvx512Vbmi>(Isa::kAvx512Vbmi);
+constinit const PanelKernels kAvx512VbmiPanelKernels =
+    with_pairs<PanelAvx512Vbmi>(make_panel_kernels<PanelAvx512Vbmi>(Isa::kAvx512Vbmi));
 
 }  // namespace sluice::cpu

@@ -7,6 +7,7 @@
 
 namespace sluice::cpu {
 
-constinit const PanelKernels kAvx512VnniPanelKernels = make_panel_kernels<PanelAvx512Vnni>(Isa::kAvx512Vnni);
+constinit const PanelKernels kAvx512VnniPanelKernels =
+    with_pairs<PanelAvx512Vnni>(make_panel_kernels<PanelAvx512Vnni>(Isa::kAvx512Vnni));
 
 }  // namespace sluice::cpu

@@ -14,7 +14,6 @@ namespace {
 constexpr int64_t kTokenTile = 256;
 constexpr int64_t kPanelGroup = 16;
 constexpr int64_t kChunkBlocks = 32;
-constexpr int64_t kFewTokens = 8;  // no more than this meet a panel in one go
 
 using Products = std::array<float, kPanelGroup * kTokenTile * quant::kPanelRows>;
 
@@ -66,6 +65,23 @@ void tile_products(const PanelTiles& tiles, std::span<const PanelOperand> panels
   tiles.end();
 }
 
+/// The products of all panels with the columns of `range`.
+void range_products(const PanelKernels& kernels, std::span<const PanelOperand> panels,
+                    const BlockRange& range, const ActivationView& x) {
+  for (size_t p = 0; p < panels.size(); ++p) {
+    const PanelOperand& panel = panels[p];
+    assert(panel.layout->cols == x.cols);
+    const auto type = static_cast<size_t>(panel.layout->dtype);
+    if (kernels.pair_dot[type] != nullptr && x.n_tokens > kFewTokens && p + 1 < panels.size() &&
+        *panels[p + 1].layout == *panel.layout) {
+      const PanelOperand& next = panels[++p];
+      kernels.pair_dot[type](*panel.layout, {panel.panel, next.panel, panel.out, next.out}, range, x);
+    } else {
+      kernels.dot[type](*panel.layout, panel.panel, range, x, panel.out);
+    }
+  }
+}
+
 }  // namespace
 
 void panel_products(const PanelKernels& kernels, std::span<const PanelOperand> panels,
@@ -79,11 +95,7 @@ void panel_products(const PanelKernels& kernels, std::span<const PanelOperand> p
   const int64_t blocks = x.cols / kActivationBlock;
   const int64_t step = x.n_tokens <= kFewTokens ? std::max<int64_t>(blocks, 1) : kChunkBlocks;
   for (int64_t b = 0; b == 0 || b < blocks; b += step) {
-    for (const PanelOperand& panel : panels) {
-      assert(panel.layout->cols == x.cols);
-      kernels.dot[static_cast<size_t>(panel.layout->dtype)](*panel.layout, panel.panel,
-                                                            {b, std::min(b + step, blocks)}, x, panel.out);
-    }
+    range_products(kernels, panels, {b, std::min(b + step, blocks)}, x);
   }
 }
 

@@ -34,5 +34,23 @@ constexpr PanelKernels make_panel_kernels(Isa isa) {
   return table;
 }
 
+/// `table` with products of two panels at a time, for vocabularies that have them.
+template <class V>
+constexpr PanelKernels with_pairs(PanelKernels table) {
+  using quant::DType;
+  const auto dot = [&table](DType dtype, PanelKernels::PairDotFn fn) {
+    table.pair_dot[static_cast<size_t>(dtype)] = fn;
+  };
+  dot(DType::kQ8_0, panel_pair_dot<V, PanelQ8_0>);
+  dot(DType::kQ4_0, panel_pair_dot<V, PanelQ4_0>);
+  dot(DType::kQ5_0, panel_pair_dot<V, PanelQ5_0>);
+  dot(DType::kMXFP4, panel_pair_dot<V, PanelMXFP4>);
+  dot(DType::kNVFP4, panel_pair_dot<V, PanelNVFP4>);
+  dot(DType::kQ4_K, panel_pair_dot<V, PanelQ4_K>);
+  dot(DType::kQ5_K, panel_pair_dot<V, PanelQ5_K>);
+  dot(DType::kQ6_K, panel_pair_dot<V, PanelQ6_K>);
+  return table;
+}
+
 }  // namespace
 }  // namespace sluice::cpu

@@ -213,6 +213,38 @@ TEST_P(Panel, ABatchGivesTheBitsOfItsTokensAndOfItsPieces) {
   }
 }
 
+TEST_P(Panel, TwoPanelsTogetherGiveTheBitsOfEach) {
+  if (kernels_.pair_dot[static_cast<size_t>(DType::kQ8_0)] == nullptr) {
+    GTEST_SKIP() << "these kernels take one panel at a time";
+  }
+  SCOPED_TRACE(random_.describe());
+  for (const DType dtype : types(true)) {
+    for (int trial = 0; trial < 4; ++trial) {
+      const int64_t cols = trial == 0 ? 1536 : some_cols(dtype, random_);
+      const int64_t tokens = random_.integer(kFewTokens + 1, 60);
+      const TestPanel first(dtype, kPanelRows, cols, random_);
+      const TestPanel second(dtype, random_.integer(1, kPanelRows), cols, random_);
+      const Quantized x(kernels_, dtype, random_.normal(tokens * cols), tokens);
+      std::vector<float> out[2];
+      out[0].assign(static_cast<size_t>(tokens * kPanelRows), kUnwritten);
+      out[1] = out[0];
+      const PanelPair pair{first.bytes.data(), second.bytes.data(), out[0].data(), out[1].data()};
+      for (int64_t done = 0; done < cols / 32;) {
+        const BlockRange range{done, random_.integer(done + 1, cols / 32)};
+        kernels_.pair_dot[static_cast<size_t>(dtype)](first.layout, pair, range, x.view());
+        done = range.end;
+      }
+      for (const int p : {0, 1}) {
+        const TestPanel& panel = p == 0 ? first : second;
+        std::vector<float> expected(out[0].size());
+        dot(dtype)(panel.layout, panel.bytes.data(), {0, cols / 32}, x.view(), expected.data());
+        ASSERT_TRUE(testing::identical(out[p], expected))
+            << quant::dtype_info(dtype).name << " panel " << p << ", " << tokens << " x " << cols;
+      }
+    }
+  }
+}
+
 // What AMX does with many tokens: bf16 factors, float32 sums.
 TEST_P(Panel, TilesAgreeWithDecodedWeights) {
   if (kernels_.tiles.pack == nullptr) GTEST_SKIP() << "these kernels have no matrix instructions";
