@@ -106,9 +106,10 @@ struct SumTile {
 /// Byte kByte of each lane as the float 256 + byte: it goes into the upper bits of 256's mantissa.
 template <int kByte>
 [[gnu::always_inline]] inline __m512 byte_plus_256(__m512i words) {
-  constexpr int kShift = 15 - 8 * kByte;
-  const __m512i at = kShift > 0 ? _mm512_slli_epi32(words, kShift > 0 ? kShift : 0)
-                                : _mm512_srli_epi32(words, kShift < 0 ? -kShift : 0);
+  constexpr unsigned kFrom = 8U * kByte;
+  constexpr unsigned kTo = 15;
+  const __m512i at = kTo > kFrom ? _mm512_slli_epi32(words, kTo > kFrom ? kTo - kFrom : 0)
+                                 : _mm512_srli_epi32(words, kFrom > kTo ? kFrom - kTo : 0);
   constexpr int kAndOr = 0xEA;  // (a & b) | c
   return _mm512_castsi512_ps(
       _mm512_ternarylogic_epi32(at, _mm512_set1_epi32(0x7F8000), _mm512_set1_epi32(0x43800000), kAndOr));
@@ -131,7 +132,7 @@ template <class Format, int kOffset>
     }
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
+  for (int64_t i = 0; i < 8; ++i) {
     const __m512i w = block.words[i];
     const __m512 scale = scales[i * Format::kGroups / 8];
     const __m512 shift = shifts[i * Format::kGroups / 8];

@@ -131,11 +131,11 @@ struct PanelNVFP4 {
   template <class V>
   [[gnu::always_inline]] static void load(const PanelLanes<V>& p, int64_t b, Block32<V>& out) {
 #pragma GCC unroll 2
-    for (int g = 0; g < 2; ++g) {
+    for (int64_t g = 0; g < 2; ++g) {
       // A sub-block of 16: two words, each with columns c .. c + 3 in its low nibbles and c + 8 .. c + 11 in
       // the high.
 #pragma GCC unroll 2
-      for (int i = 0; i < 2; ++i) {
+      for (int64_t i = 0; i < 2; ++i) {
         const typename V::I word = p.word(b * 4 + g * 2 + i);
         V::e2m1_doubled_plus_16(word, out.words[4 * g + i], out.words[4 * g + i + 2]);
       }
@@ -178,7 +178,7 @@ struct PanelQ4_K {
     const auto j = static_cast<int>(b % 8);
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
-      out.words[i] = nibbles<V>(p.word(block * 32 + j / 2 * 8 + i), 4 * (j % 2));
+      out.words[i] = nibbles<V>(p.word(block * 32 + b % 8 / 2 * 8 + i), 4 * (j % 2));
     }
     k_scale_min<V>(p, block, j, out);
   }
@@ -197,7 +197,7 @@ struct PanelQ5_K {
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
       const typename V::I high = V::bits(V::shift_right(p.word(block * 40 + i), j), 0x01010101);
-      const typename V::I low = nibbles<V>(p.word(block * 40 + 8 + j / 2 * 8 + i), 4 * (j % 2));
+      const typename V::I low = nibbles<V>(p.word(block * 40 + 8 + b % 8 / 2 * 8 + i), 4 * (j % 2));
       out.words[i] = V::either(low, V::shift_left(high, 4));
     }
     k_scale_min<V>(p, block, j, out);
@@ -213,14 +213,16 @@ struct PanelQ6_K {
   template <class V>
   [[gnu::always_inline]] static void load(const PanelLanes<V>& p, int64_t b, Block32<V>& out) {
     const int64_t block = b / 8;
-    const auto half = static_cast<int>(b % 8 / 4);
-    const auto quarter = static_cast<int>(b % 4);
+    const int64_t half = b % 8 / 4;
+    const int64_t quarter = b % 4;
+    const auto low_shift = static_cast<int>(quarter / 2 * 4);
+    const auto high_shift = static_cast<int>(2 * quarter);
 #pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) {
       const typename V::I low = p.word(block * 48 + half * 16 + quarter % 2 * 8 + i);
       const typename V::I high = p.word(block * 48 + 32 + half * 8 + i);
-      const typename V::I top = V::bits(V::shift_right(high, 2 * quarter), 0x03030303);
-      out.words[i] = V::either(nibbles<V>(low, quarter / 2 * 4), V::shift_left(top, 4));
+      const typename V::I top = V::bits(V::shift_right(high, high_shift), 0x03030303);
+      out.words[i] = V::either(nibbles<V>(low, low_shift), V::shift_left(top, 4));
     }
     const typename V::F d = V::halves(p.scale_at(block * 288 + 256, 2));
 #pragma GCC unroll 2

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <vector>
 
 #include "quant/block_codec.h"
@@ -258,10 +259,11 @@ TEST_P(Panel, TilesAgreeWithDecodedWeights) {
       for (int64_t done = 0; done < cols / 32;) {
         const BlockRange range{
             done, random_.integer(done + 1, std::min(cols / 32, done + PanelTiles::kMostBlocks))};
-        std::vector<uint16_t> memory(
-            static_cast<size_t>(PanelTiles::packed_size(range.end - range.begin, tokens) + 32));
-        auto* const packed =
-            reinterpret_cast<uint16_t*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);
+        const auto elements = static_cast<size_t>(PanelTiles::packed_size(range.end - range.begin, tokens));
+        std::vector<uint16_t> memory(elements + 32);
+        void* at = memory.data();
+        size_t room = memory.size() * sizeof(uint16_t);
+        auto* const packed = static_cast<uint16_t*>(std::align(64, elements * sizeof(uint16_t), at, room));
         kernels_.tiles.begin();
         kernels_.tiles.pack(range, x.view(), packed);
         kernels_.tiles.dot[static_cast<size_t>(dtype)](panel.layout, panel.bytes.data(), range, packed,
@@ -301,7 +303,7 @@ TEST_P(Panel, FloatDotAgreesWithDecodedWeightsAndTheScalarBits) {
                   panel.values[at % kPanelRows * static_cast<size_t>(cols) + static_cast<size_t>(k)]) *
               static_cast<double>(x[at / kPanelRows * static_cast<size_t>(stride) + static_cast<size_t>(k)]);
           expected[at] += product;
-          allowed[at] += static_cast<double>(cols / 4 + 4) * kRounding * std::abs(product);
+          allowed[at] += (static_cast<double>(cols) / 4 + 4) * kRounding * std::abs(product);
         }
         allowed[at] += 1e-35;
       }
@@ -334,7 +336,7 @@ TEST_P(Panel, QuantizingKeepsTheErrorOfHalfAStep) {
 TEST_P(Panel, HostileActivations) {
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  std::vector<float> x(32 * 6, 0.0F);
+  std::vector<float> x(size_t{32} * 6, 0.0F);
   x[32] = 1e-38F;  // too small to have a reciprocal: zeros
   x[64] = 3e38F;   // near the largest
   x[96 + 5] = kNan;
