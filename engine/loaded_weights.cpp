@@ -4,14 +4,28 @@
 #include "engine/load_stopped.h"
 
 namespace sluice {
+namespace {
+
+std::unique_ptr<const GpuWeights> gpu_weights(const Model& model, const RuntimeOptions& options,
+                                              offload::Workers& workers) {
+  if (chosen_device(options.device) == Device::kCpu) {
+    return nullptr;
+  }
+  return load_gpu_weights(model, options, workers);
+}
+
+}  // namespace
+
 LoadedWeights::LoadedWeights(const Model& model, const RuntimeOptions& options,
                              const offload::Machine& machine, offload::Workers& workers)
     : model_(model),
       activations_(options.activations),
       expert_memory_(options.expert_memory),
       numa_(options.numa),
+      device_(chosen_device(options.device)),
+      gpu_(gpu_weights(model, options, workers)),
       experts_(model, options, machine, workers) {
-  if (options.activations == Activations::kInt8) {
+  if (options.activations == Activations::kInt8 && gpu_ == nullptr) {
     panels_.emplace(model.weights(), workers, options.load_stop);
   }
   if (options.check_tensors) {
@@ -23,7 +37,7 @@ LoadedWeights::LoadedWeights(const Model& model, const RuntimeOptions& options,
 
 bool LoadedWeights::suit(const RuntimeOptions& options) const {
   return options.activations == activations_ && options.expert_memory == expert_memory_ &&
-         options.numa == numa_;
+         options.numa == numa_ && chosen_device(options.device) == device_;
 }
 
 }  // namespace sluice

@@ -5,6 +5,7 @@
 #include <map>
 #include <utility>
 
+#include "engine/backends/gpu.h"
 #include "engine/backends/panel_weights.h"
 #include "engine/load_stopped.h"
 #include "engine/memory_need.h"
@@ -128,7 +129,8 @@ offload::ExpertStore load_store(const Model& model, const RuntimeOptions& option
   const auto from_file = model.expert_source() == nullptr ? file_source(model) : nullptr;
   const offload::ExpertSource& source = from_file ? *from_file : *model.expert_source();
   const offload::ExpertStoreOptions how = store_options(options, machine);
-  const bool makes_panels = options.activations == Activations::kInt8;
+  const bool makes_panels =
+      options.activations == Activations::kInt8 && chosen_device(options.device) == Device::kCpu;
   require_memory(model,
                  {.experts = offload::ExpertStore::bytes_needed(source, how.homes),
                   .panels = makes_panels ? PanelWeights::bytes_needed(model.weights()) : 0},

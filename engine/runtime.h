@@ -22,9 +22,13 @@ enum class AttentionMode { kSparse, kDense };
 /// "sparse", "dense".
 std::string_view attention_mode_name(AttentionMode mode);
 
-/// What quantized weights are multiplied with on the CPU: activations rounded to int8 per block of 32, or as
-/// they are. Float weights always meet float32.
+/// What weights are multiplied with. kInt8: on the CPU quantized weights meet activations rounded to int8 per
+/// block of 32, float weights float32; on a GPU one to eight tokens float32, more of them bf16 but for the
+/// router. kFloat32: nothing is rounded.
 enum class Activations { kInt8, kFloat32 };
+
+/// Where everything but the routed experts is computed. kAuto: on the GPU where there is one that can.
+enum class Device { kAuto, kCpu, kGpu };
 
 /// Where the routed experts' weights are: in memory of their own, as panels, or in the mapped file, from
 /// which panels are made each time. Results are the same.
@@ -41,6 +45,11 @@ struct RuntimeOptions {
   Activations activations = Activations::kInt8;        // --exact: kFloat32
   ExpertMemory expert_memory = ExpertMemory::kLoaded;  // --mmap: kMapped
   NumaMode numa = NumaMode::kAuto;
+  Device device = Device::kCpu;  // -ngl
+  /// Tokens of a cache that will be made, and its type: a GPU without room for it is refused before anything
+  /// is loaded.
+  int64_t planned_context = 0;
+  CacheType planned_cache = CacheType::kBF16;
   bool check_tensors = false;  // infinity or NaN in any weight is an Error
   /// Called while experts are loaded, from any thread, by one at a time. Only until the constructor returns.
   std::function<void(const offload::LoadProgress&)> load_progress = {};
@@ -58,7 +67,8 @@ struct ForwardRequest {
   std::stop_token stop = {};  // asked once per layer
 };
 
-/// What forward passes have taken, by kind of layer.
+/// What forward passes have taken, by kind of layer. A GPU computes while the host goes on: what a layer
+/// began may be waited for in the next one.
 struct LayerTimes {
   int64_t dense_ns = 0;  // all layers with a dense FFN
   int64_t moe_ns = 0;    // all MoE layers
@@ -71,7 +81,7 @@ struct LayerTimes {
   }
 };
 
-/// With `threads` resolved. Throws Error for options that a runtime of the model cannot satisfy.
+/// With `threads` and `device` resolved. Throws Error for options that a runtime of the model cannot satisfy.
 RuntimeOptions checked_options(const Model& model, RuntimeOptions options);
 
 class LoadedWeights;
@@ -92,13 +102,19 @@ class Runtime {
   [[nodiscard]] const Model& model() const { return model_; }
   [[nodiscard]] const RuntimeOptions& options() const { return options_; }  // threads resolved
   /// One line on what runs: "CPU, 16 threads, avx512vnni kernels with int8
-  /// activations, 371.2 GB of experts on 2 NUMA nodes in huge pages, sparse attention (top 2048 ...)".
+  /// activations, 371.2 GB of experts on 2 NUMA nodes in huge pages, sparse attention (top 2048 ...)"; with a
+  /// GPU, that and what it holds come first.
   [[nodiscard]] std::string description() const;
+
+  /// Memory for `capacity` tokens where this runtime computes attention. Throws Error naming -c/--ctx-size
+  /// when there is none.
+  [[nodiscard]] std::unique_ptr<KvCache> make_cache(int64_t capacity, CacheType type);
 
   /// Computes the tokens, writes their cache rows, and returns logits: none, one row, or a row per token,
   /// each [vocab_size]; valid until the next call. Returns false in `completed` when it was stopped: then
-  /// nothing is valid but cache rows before first_position. Throws Error when an id is outside the vocabulary
-  /// or a position outside the cache.
+  /// nothing is valid but cache rows before first_position. `cache` is one that make_cache gave, or a
+  /// CpuCache without a GPU. Throws Error when an id is outside the vocabulary or a position outside the
+  /// cache.
   struct Result {
     bool completed = true;
     MatrixView<const float> logits;
@@ -110,11 +126,13 @@ class Runtime {
 
  private:
   Result run_layers(const ForwardRequest& request, KvCache& cache);
-  MatrixView<const float> head(const ForwardRequest& request, MatrixView<float> x);
+  void run_experts(int64_t layer, const ForwardRequest& request);
+  MatrixView<const float> head(const ForwardRequest& request);
 
   struct Parts;
   const Model& model_;
   RuntimeOptions options_;
+  std::string notice_;  // why a GPU that is there is not used, for description()
   std::unique_ptr<Parts> parts_;
   LayerTimes layer_times_;
 };

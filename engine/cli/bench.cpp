@@ -44,6 +44,7 @@ struct BenchOptions {
   std::vector<AttentionMode> attention{AttentionMode::kSparse};
   std::vector<CacheType> cache_types{CacheType::kBF16};
   ExpertOptions experts;
+  PlacementOptions placement;
   int64_t repetitions = 5;
   std::string file;
   BenchFormat format = BenchFormat::kMarkdown;
@@ -181,6 +182,9 @@ class Bench {
     options.threads = setup.threads;
     options.max_batch = setup.max_batch;
     options.attention = setup.attention;
+    options.device = options_.placement.device_for(model_);
+    options.planned_context = context_;
+    options.planned_cache = setup.cache_type;
     options_.experts.apply_to(options);
     return options;
   }
@@ -279,7 +283,7 @@ void add_bench_command(CLI::App& app) {
       {"md", BenchFormat::kMarkdown}, {"csv", BenchFormat::kCsv}, {"json", BenchFormat::kJson}};
   take_words(command->add_option("-o,--output", options->format, "Form of the table (default md)"), formats);
   command->add_flag("--no-warmup", options->no_warmup, "Count the first run of each test, too");
-  add_placement_flags(*command);
+  options->placement.add_to(*command);
   command->footer(
       "A LIST is 512,1024 or a range: 1-4, 0-8192+2048, 1-16*2. Every combination is measured.\n"
       "Example: sluice bench -p 512 -n 128 -d 0,2048 --attention sparse,dense");

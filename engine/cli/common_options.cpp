@@ -29,7 +29,7 @@ std::filesystem::path installed_models_directory() {
 }
 
 [[noreturn]] void refuse_placement(const std::string& flag) {
-  throw Error(flag, "no placement flags: this version runs everything on the CPU", flag);
+  throw Error(flag, "no such flag: this version leaves the routed experts of all layers to the CPU", flag);
 }
 
 template <typename Stream>
@@ -64,7 +64,8 @@ std::filesystem::path embedded_model_path() {
 
 void ExpertOptions::add_to(CLI::App& app) {
   app.add_flag("--exact", exact,
-               "Multiply quantized weights with float32 activations instead of int8 ones; slower");
+               "Multiply weights with float32 activations instead of int8 ones, or bf16 ones on a GPU; "
+               "slower");
   app.add_flag("--mmap", mmap,
                "Leave the experts in the mapped file instead of loading them: for models larger than memory");
   app.add_flag("--check-tensors", check_tensors,
@@ -83,6 +84,31 @@ void ExpertOptions::apply_to(RuntimeOptions& options) const {
   options.check_tensors = check_tensors;
 }
 
+void PlacementOptions::add_to(CLI::App& app) {
+  take_whole_number(app.add_option("--n-gpu-layers", gpu_layers,
+                                   "Also -ngl. 0 = everything on the CPU, all layers or more = all but the "
+                                   "routed experts on the GPU (default: that where there is a GPU)"),
+                    0);
+  const char* const group = "Placement (refused: this version leaves all routed experts to the CPU)";
+  for (const char* flag : {"--n-cpu-moe", "--override-tensor"}) {
+    app.add_option_function<std::string>(flag, [flag](const std::string&) { refuse_placement(flag); })
+        ->group(group);
+  }
+  app.add_flag_callback("--cpu-moe", [] { refuse_placement("--cpu-moe"); })->group(group);
+}
+
+Device PlacementOptions::device_for(const Model& model) const {
+  if (gpu_layers <= 0) {
+    return gpu_layers == 0 ? Device::kCpu : Device::kAuto;
+  }
+  if (gpu_layers < model.config().layers) {
+    throw Error("-ngl/--n-gpu-layers",
+                fmt::format("0 (CPU) or all of the model's layers, {} or more", model.config().layers),
+                fmt::format("{}", gpu_layers));
+  }
+  return Device::kGpu;
+}
+
 void ComputeOptions::add_to(CLI::App& app) {
   take_whole_number(
       app.add_option("-c,--ctx-size", context, "Context in tokens; 0 = the model's (default 0)"), 0);
@@ -97,14 +123,17 @@ void ComputeOptions::add_to(CLI::App& app) {
       app.add_option("--attention", attention, "Sparse attends to what the indexer selects (default sparse)"),
       attention_choices());
   experts.add_to(app);
-  add_placement_flags(app);
+  placement.add_to(app);
 }
 
-RuntimeOptions ComputeOptions::runtime() const {
+RuntimeOptions ComputeOptions::runtime(const Model& model, int64_t tokens) const {
   RuntimeOptions options;
   options.threads = threads;
   options.max_batch = max_batch;
   options.attention = attention;
+  options.device = placement.device_for(model);
+  options.planned_context = tokens;
+  options.planned_cache = cache_type;
   experts.apply_to(options);
   return options;
 }
@@ -165,15 +194,6 @@ void let_last_value_win(CLI::App& command) {
   for (CLI::Option* const option : command.get_options()) {
     option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   }
-}
-
-void add_placement_flags(CLI::App& app) {
-  const char* const group = "Placement (refused: this version runs everything on the CPU)";
-  for (const char* flag : {"--n-gpu-layers", "--n-cpu-moe", "--override-tensor"}) {
-    app.add_option_function<std::string>(flag, [flag](const std::string&) { refuse_placement(flag); })
-        ->group(group);
-  }
-  app.add_flag_callback("--cpu-moe", [] { refuse_placement("--cpu-moe"); })->group(group);
 }
 
 void add_log_level(CLI::App& app) {

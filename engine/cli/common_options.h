@@ -34,8 +34,17 @@ struct ExpertOptions {
   void apply_to(RuntimeOptions& options) const;
 };
 
-/// -c, -t, -ub, -ctk, --attention, --exact, --mmap, --numa, --check-tensors. Placement flags (-ngl, -ncmoe,
-/// -cmoe, -ot) are known and refused with an Error.
+/// -ngl: where everything but the routed experts is computed. The other placement flags (-ncmoe, -cmoe, -ot)
+/// are known and refused with an Error.
+struct PlacementOptions {
+  int64_t gpu_layers = -1;  // -1: all where there is a GPU
+
+  void add_to(CLI::App& app);
+  /// Throws Error naming -ngl when some layers of `model` and not all of them would be on the GPU.
+  [[nodiscard]] Device device_for(const Model& model) const;
+};
+
+/// -c, -t, -ub, -ctk, --attention, --exact, --mmap, --numa, --check-tensors, -ngl.
 struct ComputeOptions {
   int64_t context = 0;  // tokens; 0 = the model's
   int64_t threads = 0;  // 0 = all physical cores
@@ -43,9 +52,11 @@ struct ComputeOptions {
   CacheType cache_type = CacheType::kBF16;
   AttentionMode attention = AttentionMode::kSparse;
   ExpertOptions experts;
+  PlacementOptions placement;
 
   void add_to(CLI::App& app);
-  [[nodiscard]] RuntimeOptions runtime() const;
+  /// For a cache of `tokens` tokens. Throws Error as device_for does.
+  [[nodiscard]] RuntimeOptions runtime(const Model& model, int64_t tokens) const;
   /// Tokens of context to reserve for `model`.
   [[nodiscard]] int64_t context_for(const Model& model) const;
 };
@@ -75,9 +86,6 @@ struct PromptOptions {
 /// Of a flag that is given twice the last value counts, so that a script can add to a user's flags. For
 /// commands whose flags all take one value; call it after they are added.
 void let_last_value_win(CLI::App& command);
-
-/// -ngl, -ncmoe, -cmoe, -ot: known and refused with an Error.
-void add_placement_flags(CLI::App& app);
 
 /// --log-level, which takes effect as soon as it is parsed.
 void add_log_level(CLI::App& app);

@@ -137,11 +137,12 @@ TEST(Run, ContextTooShortNamesBothNumbers) {
 }
 
 TEST(Run, PlacementIsRefused) {
-  for (const Arguments& flags : {Arguments{"-ngl", "99"}, {"-ncmoe", "3"}, {"-cmoe"}, {"-ot", "exps=CPU"}}) {
+  for (const Arguments& flags : {Arguments{"-ngl", "1"}, {"-ncmoe", "3"}, {"-cmoe"}, {"-ot", "exps=CPU"}}) {
     Arguments more{"-p", "a"};
     more.insert(more.end(), flags.begin(), flags.end());
     expect_failure(run_sluice(run_arguments(more)), "CPU");
   }
+  EXPECT_EQ(run_sluice(run_arguments({"-p", "a", "-n", "1", "-ngl", "0"})).exit_code, 0);
 }
 
 TEST(Run, ClosedOutputEndsItQuietly) {

@@ -1,0 +1,97 @@
+// The model's blocks on a GPU: kernels_cuda over weights and caches in its memory. The routed experts are
+// computed elsewhere; ExpertHandover carries their tokens. cuda_attention.cpp and cuda_ffn.cpp hold one half
+// of a layer each, cuda_backend.cpp the rest. Everything is put into one stream; the host waits where an MoE
+// layer's tokens go to the experts, for an observer, and for logits.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/backends/backend.h"
+#include "engine/backends/cuda_activations.h"
+#include "engine/backends/cuda_arena.h"
+#include "engine/backends/cuda_cache.h"
+#include "engine/backends/cuda_products.h"
+#include "engine/backends/cuda_weights.h"
+#include "engine/backends/expert_handover.h"
+#include "engine/model.h"
+#include "kernels_cuda/base/buffer.h"
+#include "kernels_cuda/base/stream.h"
+#include "kernels_cuda/cache_write.h"
+#include "offload/workers.h"
+
+namespace sluice {
+
+class CudaBackend final : public Backend {
+ public:
+  /// References are kept but for `workers`, who compute the table of angles. `options.max_batch` bounds a
+  /// batch. Throws Error when CUDA fails; whether there is memory is the caller's to know (bytes_needed).
+  CudaBackend(const Model& model, const CudaWeights& weights, const RuntimeOptions& options,
+              offload::Workers& workers);
+
+  /// GPU memory for such a backend, libraries included.
+  static int64_t bytes_needed(const ModelConfig& config, const RuntimeOptions& options,
+                              int64_t multiprocessors);
+  /// Throws Error naming `source` and the dimension when the kernels do not take the model's shape.
+  static void require_shape(const ModelConfig& config, const std::string& source);
+
+  [[nodiscard]] std::unique_ptr<KvCache> make_cache(int64_t capacity, CacheType type) override;
+  void embed(const Batch& batch) override;
+  void attention(int64_t layer, const Batch& batch) override;
+  void dense_ffn(int64_t layer, int64_t n_tokens) override;
+  Routed route(int64_t layer, int64_t n_tokens) override;
+  void finish_experts(int64_t layer, int64_t n_tokens) override;
+  MatrixView<const float> residual(int64_t n_tokens) override;
+  void final_norm(RowRange rows) override;
+  void head(RowRange rows, MatrixView<float> logits) override;
+
+ private:
+  /// Tokens [begin, begin + count) of a batch, at most kCudaTileTokens.
+  struct Tile {
+    int64_t begin;
+    int64_t count;
+    bool selects;  // some token attends to a choice of positions and not to all up to its own
+  };
+
+  [[nodiscard]] const CudaLayer& layer_weights(int64_t layer) const;
+  [[nodiscard]] cuda::TokenPositions positions(int64_t n) const;
+  /// True when the token of this position attends to a choice of positions.
+  [[nodiscard]] bool selects(const Batch& batch, int64_t position) const;
+  /// The first n rows of [n, cols] in memory of the host, which are valid until the next call.
+  std::span<const float> to_host(const float* data, int64_t n, int64_t cols);
+  void fill_angles(offload::Workers& workers);
+  // normed = RMSNorm(residual)
+  void norm_residual(const float* gain, int64_t n);
+  // residual += block_output
+  void add_block(int64_t n);
+  // residual += SwiGLU(normed)
+  void ffn(const CudaFfn& weights, int64_t n);
+
+  // The steps of the attention block, in order (model specification 2.2, 2.6, 2.5).
+  void project_input(const CudaLayer& layer, int64_t n, bool any_selects);
+  void project_query(const CudaLayer& layer, int64_t n, bool any_selects);
+  void store(int64_t layer, int64_t n, const CudaCache& cache);
+  void absorb_query(const CudaLayer& layer, const Tile& tile);
+  void select(int64_t layer, const Batch& batch, const Tile& tile, const CudaCache& cache);
+  void attend(int64_t layer, const Batch& batch, const Tile& tile, const CudaCache& cache);
+  void expand_value(const CudaLayer& layer, const Tile& tile);
+  void observe_selection(int64_t layer, const Batch& batch, const Tile& tile);
+
+  const Model& model_;
+  const ModelConfig& config_;
+  const CudaModel& weights_;
+  int64_t max_tokens_;
+  int64_t multiprocessors_;
+  cuda::Stream stream_;
+  CudaProducts products_;
+  CudaArena arena_;
+  CudaActivations buffers_;
+  ExpertHandover handover_;
+  cuda::PinnedBuffer<int32_t> staged_;  // [3, max_tokens]: ids, positions, lengths of the batch
+  cuda::Event staged_free_;             // the copy of what is in staged_ is done
+  std::vector<float> host_rows_;        // of to_host
+};
+
+}  // namespace sluice
