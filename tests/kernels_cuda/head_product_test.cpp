@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels_cuda/base/buffer.h"
 #include "support/compare.h"
 #include "support/error_text.h"
 #include "support/on_gpu.h"
