@@ -1,4 +1,4 @@
-// Speed of the float32-activation kernels on one thread, beside their floors measured in the same run.
+// Speed of the kernels on one thread, beside their floors measured in the same run.
 // Counters: GFLOP/s, Gweights/s or Mkeys/s where they say something, `of_floor` = floor time / measured time.
 //   kernels_cpu_bench --benchmark_filter=matmul/Q8_0     SLUICE_CPU_ISA=avx2 chooses another instruction set
 #include <benchmark/benchmark.h>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bench/floors.h"
+#include "bench/panel_cases.h"
 #include "kernels_cpu/kernels_cpu.h"
 #include "quant/block_codec.h"
 
@@ -170,6 +171,7 @@ int main(int argc, char** argv) {
   fmt::print(stderr, "isa {}: f32 FMA peak {:.1f} GFLOP/s\n", sluice::cpu::isa_name(isa),
              sluice::bench::fma_flops_per_second(isa) * 1e-9);
   sluice::bench::register_all();
+  sluice::bench::register_panel_cases();
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) {
     return 2;

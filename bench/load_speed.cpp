@@ -40,15 +40,16 @@ double read_gb_per_s(const std::string& path, int64_t bytes, offload::Workers& w
   for (int64_t i = 0; i < workers.threads(); ++i) {
     buffers.emplace_back(static_cast<std::byte*>(std::aligned_alloc(kPage, kRead)));
   }
+  const int64_t reads = bytes / kRead;
   const double seconds = seconds_of([&] {
-    workers.for_ranges(bytes / kRead, 1, [&](int64_t piece, int64_t, int64_t worker) {
+    workers.for_ranges(reads, 1, [&](int64_t piece, int64_t, int64_t worker) {
       if (pread(file, buffers[static_cast<size_t>(worker)].get(), kRead, first + piece * kRead) != kRead) {
         throw Error(path, "whole reads", system_error_text(errno));
       }
     });
   });
   close(file);
-  return static_cast<double>(bytes / kRead * kRead) / 1e9 / seconds;
+  return static_cast<double>(reads * kRead) / 1e9 / seconds;
 }
 
 /// Takes so much memory, writes to all of it and lets it go. GB/s. In a virtual machine this may be slower

@@ -30,10 +30,6 @@ class Report {
     fmt::print("{:<44} {:>16} {:>24} {:>7.2f}\n", name, measured, floor, ratio);
     static_cast<void>(std::fflush(stdout));
   }
-  void missing(std::string_view name, std::string_view why) {
-    ++short_;
-    fmt::print("{:<44} {} short\n", name, why);
-  }
   [[nodiscard]] int64_t bars_short() const { return short_; }
 
  private:

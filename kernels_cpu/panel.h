@@ -12,8 +12,8 @@
 // on all of them, whatever the batch, the tile and the thread.
 //
 // The exception is AMX, with many tokens (PanelTiles): weights and quantized activations, scales included,
-// are rounded to bf16, and their products summed in float32. Those are other bits, a few thousandths off, and
-// which of the two a token gets depends on how many it comes with.
+// are rounded to bf16, and their products summed in float32. Those are other bits, each factor off by at most
+// 2^-8, and which of the two a token gets depends on how many it comes with.
 //
 // Float weights (F32, F16, BF16) meet float activations: four partial sums per row, column k going to sum k %
 // 4 by fma, added as (s0 + s1) + (s2 + s3).

@@ -10,7 +10,7 @@ namespace {
 
 // What is multiplied before anything else is touched: so many panels with so many tokens. Along the columns
 // they go chunk by chunk, so that a chunk of the tokens' activations (256 KiB) stays in an L2 cache for all
-// panels. Chosen by measuring.
+// panels. Chosen.
 constexpr int64_t kTokenTile = 256;
 constexpr int64_t kPanelGroup = 16;
 constexpr int64_t kChunkBlocks = 32;

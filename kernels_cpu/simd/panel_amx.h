@@ -3,8 +3,8 @@
 // of a chunk.
 //
 // Why not int8 tiles: every 32 columns (NVFP4: 16) have scales of their own, so sums would leave the tiles
-// through memory after each product. Built and measured, that was slower than the dot product instructions
-// (docs/kernels.md).
+// through memory after each product. Built and measured, that was no faster than the dot product
+// instructions (docs/benchmarks.md).
 #pragma once
 
 #include "kernels_cpu/kernel_tables.h"

@@ -19,7 +19,7 @@ using testing::RandomExperts;
 
 constexpr ExpertPart kParts[] = {ExpertPart::kGate, ExpertPart::kUp, ExpertPart::kDown};
 
-ExpertStoreOptions options_for(std::vector<double> rates) {
+ExpertStoreOptions options_for(const std::vector<double>& rates) {
   ExpertStoreOptions options;
   options.homes.clear();
   for (const double rate : rates) options.homes.push_back({.node_os_index = 0, .gb_per_s = rate});
