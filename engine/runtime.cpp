@@ -152,6 +152,7 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
   const int64_t first = request.first_position;
   const Batch batch{request.ids, first, options_.attention, &cache, observer};
 
+  LayerTimes times;
   backend.embed(batch);
   if (observer != nullptr) {
     observer->embedding(first, backend.residual(batch.n_tokens()));
@@ -168,12 +169,14 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
       run_experts(layer, request);
     }
     const std::chrono::nanoseconds taken = std::chrono::steady_clock::now() - begin;
-    (config.is_dense_layer(layer) ? layer_times_.dense_ns : layer_times_.moe_ns) += taken.count();
+    (config.is_dense_layer(layer) ? times.dense_ns : times.moe_ns) += taken.count();
     if (observer != nullptr) {
       observer->layer_output(layer, first, backend.residual(batch.n_tokens()));
     }
   }
-  return {.completed = true, .logits = head(request)};
+  const MatrixView<const float> logits = head(request);
+  layer_times_ = layer_times_ + backend.pass_times().value_or(times);
+  return {.completed = true, .logits = logits};
 }
 
 void Runtime::run_experts(int64_t layer, const ForwardRequest& request) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "engine/caches.h"
@@ -69,6 +70,10 @@ class Backend {
   virtual void final_norm(RowRange rows) = 0;
   /// logits [rows.count, vocab] in host memory = W_head x of these rows, after the final norm.
   virtual void head(RowRange rows, MatrixView<float> logits) = 0;
+
+  /// What the layers of the last pass took, where the backend knows better than the clock around the calls.
+  /// To be called after the pass; may wait for it.
+  virtual std::optional<LayerTimes> pass_times() { return {}; }
 };
 
 }  // namespace sluice

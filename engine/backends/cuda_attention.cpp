@@ -25,7 +25,13 @@ cuda::TokenPositions CudaBackend::positions(int64_t n) const {
   return {.positions = buffers_.positions, .cos_sin = buffers_.cos_sin, .n_tokens = n};
 }
 
-void CudaBackend::attention(int64_t layer_index, const Batch& batch) {
+void CudaBackend::attention(int64_t layer, const Batch& batch) {
+  if (!replays_) {
+    put_attention(layer, batch);
+  }
+}
+
+void CudaBackend::put_attention(int64_t layer_index, const Batch& batch) {
   const CudaLayer& layer = layer_weights(layer_index);
   const auto& cache = dynamic_cast<const CudaCache&>(*batch.cache);
   const int64_t n = batch.n_tokens();

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
+#include <string_view>
 
 #include "kernels_cpu/rope.h"
 #include "kernels_cuda/base/check.h"
@@ -42,6 +44,12 @@ int64_t activation_bytes(const CudaActivationShape& shape) {
   return counted.taken();
 }
 
+/// CUDA_LAUNCH_BLOCKING names a failing kernel, which it cannot in a graph.
+bool launches_block() {
+  const char* const value = std::getenv("CUDA_LAUNCH_BLOCKING");
+  return value != nullptr && std::string_view(value) == "1";
+}
+
 }  // namespace
 
 CudaBackend::CudaBackend(const Model& model, const CudaWeights& weights, const RuntimeOptions& options,
@@ -55,8 +63,22 @@ CudaBackend::CudaBackend(const Model& model, const CudaWeights& weights, const R
       arena_(activation_bytes({config_, max_tokens_, multiprocessors_})),
       buffers_({config_, max_tokens_, multiprocessors_}, arena_),
       handover_(handover_shape(config_, options)),
-      staged_(3 * max_tokens_) {
+      staged_(3 * max_tokens_),
+      moe_layers_(std::ranges::count_if(model.weights().layers,
+                                        [](const LayerWeights& layer) { return layer.experts.experts > 0; })),
+      captures_(!launches_block()) {
   fill_angles(workers);
+}
+
+CudaBackend::~CudaBackend() {
+  give_up_pass();
+}
+
+void CudaBackend::give_up_pass() {
+  if (unanswered_ > 0) {
+    handover_.drain(stream_.get());
+    unanswered_ = 0;
+  }
 }
 
 int64_t CudaBackend::bytes_needed(const ModelConfig& config, const RuntimeOptions& options,
@@ -146,22 +168,38 @@ void CudaBackend::add_block(int64_t n) {
   cuda::add_scaled(buffers_.block_output, 1.0F, n * config_.d_model, buffers_.residual, stream_.get());
 }
 
-void CudaBackend::embed(const Batch& batch) {
-  const int64_t n = batch.n_tokens();
+void CudaBackend::stage(const Batch& batch) {
   staged_free_.synchronize();
   int32_t* const staged = staged_.data();
-  for (int64_t t = 0; t < n; ++t) {
+  for (int64_t t = 0; t < batch.n_tokens(); ++t) {
     const auto position = static_cast<int32_t>(batch.first_position + t);
     staged[t] = batch.ids[static_cast<size_t>(t)];
     staged[max_tokens_ + t] = position;
     staged[2 * max_tokens_ + t] = position + 1;
   }
+}
+
+void CudaBackend::put_embedding(int64_t n) {
   const auto pitch = static_cast<size_t>(max_tokens_) * sizeof(int32_t);
-  cuda::check(cudaMemcpy2DAsync(buffers_.ids, pitch, staged, pitch, static_cast<size_t>(n) * sizeof(int32_t),
-                                3, cudaMemcpyHostToDevice, stream_.get()),
-              "copying token ids to the GPU");
-  staged_free_.record(stream_.get());
+  cuda::check(
+      cudaMemcpy2DAsync(buffers_.ids, pitch, staged_.data(), pitch, static_cast<size_t>(n) * sizeof(int32_t),
+                        3, cudaMemcpyHostToDevice, stream_.get()),
+      "copying token ids to the GPU");
   cuda::embed(weights_.token_embedding, buffers_.ids, n, buffers_.residual, config_.d_model, stream_.get());
+}
+
+void CudaBackend::embed(const Batch& batch) {
+  give_up_pass();
+  handover_.begin_pass();
+  stage(batch);
+  replays_ = captures_ && batch.n_tokens() == 1 && batch.observer == nullptr;
+  if (replays_) {
+    token_graph(batch).launch(stream_.get());
+    unanswered_ = moe_layers_;
+  } else {
+    put_embedding(batch.n_tokens());
+  }
+  staged_free_.record(stream_.get());
 }
 
 void CudaBackend::final_norm(RowRange rows) {

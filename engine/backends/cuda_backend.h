@@ -1,11 +1,13 @@
 // The model's blocks on a GPU: kernels_cuda over weights and caches in its memory. The routed experts are
 // computed elsewhere; ExpertHandover carries their tokens. cuda_attention.cpp and cuda_ffn.cpp hold one half
-// of a layer each, cuda_backend.cpp the rest. Everything is put into one stream; the host waits where an MoE
-// layer's tokens go to the experts, for an observer, and for logits.
+// of a layer each, cuda_token_graph.cpp all layers of a single token as one graph, cuda_backend.cpp the rest.
+// Everything is put into one stream; the host waits where an MoE layer's tokens go to the experts, for an
+// observer, and for logits.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -18,6 +20,7 @@
 #include "engine/backends/expert_handover.h"
 #include "engine/model.h"
 #include "kernels_cuda/base/buffer.h"
+#include "kernels_cuda/base/graph.h"
 #include "kernels_cuda/base/stream.h"
 #include "kernels_cuda/cache_write.h"
 #include "offload/workers.h"
@@ -30,6 +33,7 @@ class CudaBackend final : public Backend {
   /// batch. Throws Error when CUDA fails; whether there is memory is the caller's to know (bytes_needed).
   CudaBackend(const Model& model, const CudaWeights& weights, const RuntimeOptions& options,
               offload::Workers& workers);
+  ~CudaBackend() override;
 
   /// GPU memory for such a backend, libraries included.
   static int64_t bytes_needed(const ModelConfig& config, const RuntimeOptions& options,
@@ -46,6 +50,7 @@ class CudaBackend final : public Backend {
   MatrixView<const float> residual(int64_t n_tokens) override;
   void final_norm(RowRange rows) override;
   void head(RowRange rows, MatrixView<float> logits) override;
+  std::optional<LayerTimes> pass_times() override;
 
  private:
   /// Tokens [begin, begin + count) of a batch, at most kCudaTileTokens.
@@ -53,6 +58,20 @@ class CudaBackend final : public Backend {
     int64_t begin;
     int64_t count;
     bool selects;  // some token attends to a choice of positions and not to all up to its own
+  };
+
+  /// What a graph of one token was captured for.
+  struct TokenShape {
+    const std::byte* cache = nullptr;
+    int64_t capacity = 0;
+    CacheType type = CacheType::kBF16;
+    AttentionMode attention = AttentionMode::kSparse;
+    int64_t most_visible = 0;  // tokens of context that its launches are laid out for
+    bool operator==(const TokenShape&) const = default;
+  };
+  struct TokenGraph {
+    TokenShape shape;
+    cuda::Graph graph;
   };
 
   [[nodiscard]] const CudaLayer& layer_weights(int64_t layer) const;
@@ -68,6 +87,21 @@ class CudaBackend final : public Backend {
   void add_block(int64_t n);
   // residual += SwiGLU(normed)
   void ffn(const CudaFfn& weights, int64_t n);
+
+  // The blocks as kernels in the stream: what is captured, or runs as it comes.
+  void put_embedding(int64_t n);
+  void put_attention(int64_t layer, const Batch& batch);
+  void put_dense_ffn(int64_t layer, int64_t n);
+  void put_route(int64_t layer, int64_t n);
+
+  // One token as one graph (cuda_token_graph.cpp).
+  [[nodiscard]] TokenShape token_shape(const Batch& batch) const;
+  const cuda::Graph& token_graph(const Batch& batch);
+  void put_token(const Batch& widest);
+
+  void stage(const Batch& batch);
+  /// Ends a pass whose MoE layers were not all finished.
+  void give_up_pass();
 
   // The steps of the attention block, in order (model specification 2.2, 2.6, 2.5).
   void project_input(const CudaLayer& layer, int64_t n, bool any_selects);
@@ -92,6 +126,14 @@ class CudaBackend final : public Backend {
   cuda::PinnedBuffer<int32_t> staged_;  // [3, max_tokens]: ids, positions, lengths of the batch
   cuda::Event staged_free_;             // the copy of what is in staged_ is done
   std::vector<float> host_rows_;        // of to_host
+  int64_t moe_layers_;
+  bool captures_;                   // single tokens are graphs
+  bool replays_ = false;            // this pass is one
+  int64_t unanswered_ = 0;          // MoE layers of this pass that wait, or will wait, for their experts
+  std::vector<TokenGraph> graphs_;  // the last one used is the last one
+  /// Of a replayed pass: it begins, its dense layers are done, its MoE layers are done.
+  cuda::Event times_[3] = {cuda::Event(cuda::EventKind::kTiming), cuda::Event(cuda::EventKind::kTiming),
+                           cuda::Event(cuda::EventKind::kTiming)};
 };
 
 }  // namespace sluice

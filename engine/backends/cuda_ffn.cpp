@@ -14,7 +14,13 @@ void CudaBackend::ffn(const CudaFfn& weights, int64_t n) {
   add_block(n);
 }
 
-void CudaBackend::dense_ffn(int64_t layer_index, int64_t n_tokens) {
+void CudaBackend::dense_ffn(int64_t layer, int64_t n_tokens) {
+  if (!replays_) {
+    put_dense_ffn(layer, n_tokens);
+  }
+}
+
+void CudaBackend::put_dense_ffn(int64_t layer_index, int64_t n_tokens) {
   const CudaLayer& layer = layer_weights(layer_index);
   norm_residual(layer.ffn_norm, n_tokens);
   ffn(layer.dense, n_tokens);
@@ -22,7 +28,7 @@ void CudaBackend::dense_ffn(int64_t layer_index, int64_t n_tokens) {
 
 // The shared expert is put into the stream behind what the routed ones wait for: the GPU computes it
 // meanwhile.
-Backend::Routed CudaBackend::route(int64_t layer_index, int64_t n_tokens) {
+void CudaBackend::put_route(int64_t layer_index, int64_t n_tokens) {
   const CudaLayer& layer = layer_weights(layer_index);
   const cpu::RouterParams& router = config_.router;
   norm_residual(layer.ffn_norm, n_tokens);
@@ -43,11 +49,23 @@ Backend::Routed CudaBackend::route(int64_t layer_index, int64_t n_tokens) {
               stream_.get());
   handover_.send(buffers_.normed, n_tokens, stream_.get());
   ffn(layer.shared, n_tokens);
-  return handover_.wait(n_tokens);
 }
 
+Backend::Routed CudaBackend::route(int64_t layer, int64_t n_tokens) {
+  if (!replays_) {
+    put_route(layer, n_tokens);
+    unanswered_ = 1;
+  }
+  return handover_.receive(n_tokens, stream_.get());
+}
+
+// The answer comes first: with CUDA_LAUNCH_BLOCKING a call returns when the stream has done it.
 void CudaBackend::finish_experts(int64_t /*layer*/, int64_t n_tokens) {
-  handover_.take_sum(buffers_.residual, n_tokens, stream_.get());
+  handover_.answer();
+  --unanswered_;
+  if (!replays_) {
+    handover_.take_sum(buffers_.residual, n_tokens, stream_.get());
+  }
 }
 
 }  // namespace sluice

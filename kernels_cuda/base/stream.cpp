@@ -29,6 +29,10 @@ void Event::record(cudaStream_t stream) const {
   check(cudaEventRecord(event_, stream), "cudaEventRecord");
 }
 
+void Event::record_in_graph(cudaStream_t stream) const {
+  check(cudaEventRecordWithFlags(event_, stream, cudaEventRecordExternal), "cudaEventRecordWithFlags");
+}
+
 void Event::make_wait(cudaStream_t stream) const {
   check(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent");
 }

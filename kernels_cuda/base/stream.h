@@ -46,6 +46,8 @@ class Event {
 
   [[nodiscard]] cudaEvent_t get() const { return event_; }
   void record(cudaStream_t stream) const;
+  /// For a stream that is captured: recorded whenever the graph runs.
+  void record_in_graph(cudaStream_t stream) const;
   /// `stream` goes on only after what was recorded; the host does not wait.
   void make_wait(cudaStream_t stream) const;
   void synchronize() const;

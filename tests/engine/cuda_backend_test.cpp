@@ -44,6 +44,21 @@ TEST_P(CudaGolden, LogitsHiddenStatesRoutesAndSelections) {
 INSTANTIATE_TEST_SUITE_P(Prompts, CudaGolden, ::testing::ValuesIn(testing::kGoldenPrompts),
                          [](const auto& tested) { return std::string(tested.param); });
 
+// Bounds are some times what was measured; the figures are in docs/cuda_backend.md.
+TEST_P(CudaGolden, DefaultPrecisionStaysNear) {
+  SLUICE_NEEDS_TINY_MODEL();
+  Runtime runtime(testing::golden_model(), {.device = Device::kGpu});
+  const testing::GoldenDistance found =
+      testing::golden_distance(runtime, GetParam(), CacheType::kBF16);
+  EXPECT_GT(found.logit_error, 1e-5) << "nothing was rounded";
+  EXPECT_LT(found.logit_error, 0.05);
+  EXPECT_GT(found.overlap, 0.95);
+  EXPECT_GE(found.same_first + 1, found.positions);
+  fmt::print("{:9} logits {:.1e} relative, worst {:.1e}; likeliest token {} of {}; selection overlap {:.4f}\n",
+             GetParam(), found.logit_error, found.largest_error, found.same_first, found.positions,
+             found.overlap);
+}
+
 class CudaBackendTest : public OnGpu {
  protected:
   void choose_tokens(const Model& model) {

@@ -93,8 +93,8 @@ double relative_rms(std::span<const float> a, std::span<const float> golden) {
 
 // Feeds ids in batches and collects the logits of the last `rows` positions.
 std::vector<float> logits_of(Runtime& runtime, std::span<const int32_t> ids, size_t rows,
-                             ForwardObserver* observer) {
-  const auto cache = runtime.make_cache(static_cast<int64_t>(ids.size()), CacheType::kF32);
+                             ForwardObserver* observer, CacheType cache_type = CacheType::kF32) {
+  const auto cache = runtime.make_cache(static_cast<int64_t>(ids.size()), cache_type);
   std::vector<float> all;
   const auto batch = static_cast<size_t>(runtime.options().max_batch);
   for (size_t done = 0; done < ids.size(); done += batch) {
@@ -161,6 +161,34 @@ void expect_golden(Runtime& runtime, const std::string& prompt) {
       "{:9} {:4} tokens: logits within {:.1e}, cosine {:.8f}, worst layer value {:.1e} relative, "
       "smallest selection overlap {:.4f}\n",
       prompt, ids.size(), difference, cosine(logits, golden), worst.hidden, worst.overlap);
+}
+
+GoldenDistance golden_distance(Runtime& runtime, const std::string& prompt, CacheType cache_type) {
+  const Goldens goldens;
+  const std::vector<int32_t> ids = goldens.ids(prompt + ".ids");
+  const std::vector<float> golden = goldens.floats(prompt + ".logits");
+  const auto vocab = static_cast<size_t>(runtime.model().config().vocab_size);
+  LastPosition seen(static_cast<int64_t>(ids.size()) - 1);
+  const std::vector<float> logits = logits_of(runtime, ids, golden.size() / vocab, &seen, cache_type);
+  GoldenDistance distance{.positions = static_cast<int64_t>(golden.size() / vocab),
+                          .logit_error = relative_rms(logits, golden),
+                          .largest_error = largest_difference(logits, golden)};
+  for (size_t begin = 0; begin < golden.size(); begin += vocab) {
+    const auto likeliest = [&](const std::vector<float>& all) {
+      const auto row = std::span(all).subspan(begin, vocab);
+      return std::ranges::max_element(row) - row.begin();
+    };
+    distance.same_first += likeliest(logits) == likeliest(golden) ? 1 : 0;
+  }
+  for (const auto& [name, values] : seen.ids) {
+    if (name.starts_with("topk") && goldens.has(prompt + "." + name) && !values.empty()) {
+      distance.overlap += overlap(values, goldens.ids(prompt + "." + name));
+      ++distance.selections;
+    }
+  }
+  distance.overlap =
+      distance.selections == 0 ? 1 : distance.overlap / static_cast<double>(distance.selections);
+  return distance;
 }
 
 void expect_golden_continuations(Runtime& runtime) {
