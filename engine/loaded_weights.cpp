@@ -23,13 +23,16 @@ LoadedWeights::LoadedWeights(const Model& model, const RuntimeOptions& options,
       expert_memory_(options.expert_memory),
       numa_(options.numa),
       device_(chosen_device(options.device)),
+      gpu_expert_layers_(options.gpu_expert_layers),
       gpu_(gpu_weights(model, options, workers)),
       experts_(model, options, machine, workers) {
   if (options.activations == Activations::kInt8 && gpu_ == nullptr) {
     panels_.emplace(model.weights(), workers, options.load_stop);
   }
   if (options.check_tensors) {
-    check_tensors(model, experts_.loaded() ? TensorsToCheck::kAllButExperts : TensorsToCheck::kAll, workers,
+    // Experts that are loaded into memory were checked on the way; those of a GPU were not.
+    const bool experts_checked = experts_.loaded() && options.gpu_expert_layers.empty();
+    check_tensors(model, experts_checked ? TensorsToCheck::kAllButExperts : TensorsToCheck::kAll, workers,
                   options.load_stop);
   }
   throw_if_stopped(options.load_stop);
@@ -37,7 +40,8 @@ LoadedWeights::LoadedWeights(const Model& model, const RuntimeOptions& options,
 
 bool LoadedWeights::suit(const RuntimeOptions& options) const {
   return options.activations == activations_ && options.expert_memory == expert_memory_ &&
-         options.numa == numa_ && chosen_device(options.device) == device_;
+         options.numa == numa_ && chosen_device(options.device) == device_ &&
+         options.gpu_expert_layers == gpu_expert_layers_;
 }
 
 }  // namespace sluice

@@ -18,7 +18,8 @@ namespace sluice {
 
 class LoadedWeights {
  public:
-  /// Of the options count `activations`, `expert_memory`, `numa`, `device`, `check_tensors`, `load_progress`
+  /// Of the options count `activations`, `expert_memory`, `numa`, `device`,
+  /// `gpu_expert_layers`, `check_tensors`, `load_progress`
   /// and `load_stop`, and for a GPU what its working memory depends on. Keeps a reference to `model`, none to
   /// `workers`. Throws Error and LoadStopped as Runtime's constructor does.
   LoadedWeights(const Model& model, const RuntimeOptions& options, const offload::Machine& machine,
@@ -30,7 +31,7 @@ class LoadedWeights {
   [[nodiscard]] const RoutedExperts& experts() const { return experts_; }
   /// None when activations are float32 or a GPU has them.
   [[nodiscard]] const PanelWeights* panels() const { return panels_ ? &*panels_ : nullptr; }
-  /// What a GPU has: all but the routed experts. Null when everything runs on the CPU.
+  /// What a GPU has: all but the routed experts, and those of some layers. Null when everything runs on the CPU.
   [[nodiscard]] const GpuWeights* gpu() const { return gpu_.get(); }
   /// Whether a runtime of these options may compute with them.
   [[nodiscard]] bool suit(const RuntimeOptions& options) const;
@@ -41,6 +42,7 @@ class LoadedWeights {
   ExpertMemory expert_memory_;
   NumaMode numa_;
   Device device_;
+  std::vector<int64_t> gpu_expert_layers_;
   std::unique_ptr<const GpuWeights> gpu_;  // first: a GPU that is too small is known before the long load
   RoutedExperts experts_;
   std::optional<PanelWeights> panels_;

@@ -20,6 +20,7 @@ void require_memory(const Model& model, const MemoryNeed& need, int64_t availabl
 /// Bytes of GPU memory.
 struct GpuMemoryNeed {
   int64_t weights = 0;
+  int64_t experts = 0;  // routed ones
   int64_t working = 0;
   int64_t max_batch = 0;  // tokens that `working` is for
   int64_t cache = 0;

@@ -84,6 +84,7 @@ RuntimeOptions checked_options(const Model& model, RuntimeOptions options) {
                 "none; --attention dense runs without them");
   }
   options.device = chosen_device(options.device);
+  assert(options.gpu_expert_layers.empty() || options.device == Device::kGpu);
   return options;
 }
 
@@ -165,6 +166,8 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
     backend.attention(layer, batch);
     if (config.is_dense_layer(layer)) {
       backend.dense_ffn(layer, batch.n_tokens());
+    } else if (backend.has_experts(layer)) {
+      backend.routed_ffn(layer, batch);
     } else {
       run_experts(layer, request);
     }

@@ -9,6 +9,7 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "engine/caches.h"
 #include "engine/forward_observer.h"
@@ -46,6 +47,9 @@ struct RuntimeOptions {
   ExpertMemory expert_memory = ExpertMemory::kLoaded;  // --mmap: kMapped
   NumaMode numa = NumaMode::kAuto;
   Device device = Device::kCpu;  // -ngl
+  /// MoE layers, ascending, whose routed experts are in GPU memory and computed there (-ncmoe, -ot). Only with
+  /// kGpu.
+  std::vector<int64_t> gpu_expert_layers = {};
   /// Tokens of a cache that will be made, and its type: a GPU without room for it is refused before anything
   /// is loaded.
   int64_t planned_context = 0;

@@ -24,7 +24,7 @@ struct HeadArgs {
   const unsigned char* panels;
   int64_t panel_bytes;
   int64_t scales_at;
-  int64_t n_panels;  // of all heads
+  int64_t n_panels;  // of all heads, or of all choices of a token
   int panels_of_head;
   int cols;
   int rows;  // of a head
@@ -36,21 +36,32 @@ struct HeadArgs {
   int64_t y_stride;
   int64_t y_head_stride;
   float scale;
+  const int32_t* ids;  // [n_tokens, heads]: whose matrix a part meets; null: each head its own
+  const float* scales;
 };
 
-/// Calls `use(column, values of rows 2g and 2g + 1 at four columns from it on)` for all columns of a lane.
+/// Part `index` of `count` of a row's columns.
+struct Part {
+  int index;
+  int count;
+  [[nodiscard]] __device__ int begin(int steps) const { return steps * index / count; }
+  [[nodiscard]] __device__ int end(int steps) const { return steps * (index + 1) / count; }
+};
+
+/// Calls `use(column, values of rows 2g and 2g + 1 at four columns from it on)` for all columns of a lane in
+/// the part.
 template <class Format>
 struct QuantizedRows {
   template <typename Use>
   static __device__ __forceinline__ void for_each_quad(const HeadArgs& args, const unsigned char* panel,
-                                                       int lane, const Use& use) {
+                                                       int lane, Part part, const Use& use) {
     constexpr int kCols = 32 * Format::kChunks;
     const uint32_t zeros[4] = {0, 0, 0, 0};
     const typename Format::Tables tables(zeros);
     const PanelLane at = PanelLane::of(panel, args.scales_at, lane);
     const int steps = args.cols / kCols;
 #pragma unroll 2
-    for (int step = 0; step < steps; ++step) {
+    for (int step = part.begin(steps); step < part.end(steps); ++step) {
       const typename Format::Raw raw = Format::load(at, step);
 #pragma unroll
       for (int c = 0; c < Format::kChunks; ++c) {
@@ -86,10 +97,11 @@ struct FloatRows {
 
   template <typename Use>
   static __device__ __forceinline__ void for_each_quad(const HeadArgs& args, const unsigned char* panel,
-                                                       int lane, const Use& use) {
+                                                       int lane, Part part, const Use& use) {
+    const int steps = args.cols / 16;
 #pragma unroll 2
-    for (int first = 0; first < args.cols; first += 16) {
-      const int col = first + 4 * (lane % 4);
+    for (int step = part.begin(steps); step < part.end(steps); ++step) {
+      const int col = step * 16 + 4 * (lane % 4);
       float w[2][4];
 #pragma unroll
       for (int b = 0; b < 4; ++b) {
@@ -113,7 +125,7 @@ __global__ void __launch_bounds__(kThreads) head_product_kernel(HeadArgs args) {
   const int tokens = static_cast<int>(min(static_cast<int64_t>(kTokens), args.n_tokens - first));
   const float* x = args.x + first * args.x_stride + head * args.x_head_stride;
   float sums[kTokens][2] = {};
-  Rows::for_each_quad(args, args.panels + panel * args.panel_bytes, lane,
+  Rows::for_each_quad(args, args.panels + panel * args.panel_bytes, lane, {0, 1},
                       [&](int col, const float(&w)[2][4]) {
 #pragma unroll
                         for (int t = 0; t < kTokens; ++t) {
@@ -144,8 +156,53 @@ __global__ void __launch_bounds__(kThreads) head_product_kernel(HeadArgs args) {
   }
 }
 
+/// A block for each panel of each choice: blockIdx.x counts the panels of all parts of a token, blockIdx.y
+/// tokens. Four warps divide the columns.
+template <class Rows>
+__global__ void __launch_bounds__(kThreads) chosen_product_kernel(HeadArgs args) {
+  __shared__ float partial[kWarps][kRows];
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int64_t token = blockIdx.y;
+  const int64_t part = blockIdx.x / args.panels_of_head;
+  const int64_t in_matrix = blockIdx.x % args.panels_of_head;
+  const int64_t matrix = args.ids[token * (args.n_panels / args.panels_of_head) + part];
+  const unsigned char* const panel = args.panels + (matrix * args.panels_of_head + in_matrix) * args.panel_bytes;
+  const float* const x = args.x + token * args.x_stride + part * args.x_head_stride;
+  float sums[2] = {};
+  Rows::for_each_quad(args, panel, lane, {warp, kWarps}, [&](int col, const float(&w)[2][4]) {
+    const float4 v = *reinterpret_cast<const float4*>(x + col);
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      sums[row] = fmaf(w[row][0], v.x, sums[row]);
+      sums[row] = fmaf(w[row][1], v.y, sums[row]);
+      sums[row] = fmaf(w[row][2], v.z, sums[row]);
+      sums[row] = fmaf(w[row][3], v.w, sums[row]);
+    }
+  });
+#pragma unroll
+  for (int row = 0; row < 2; ++row) {
+    sums[row] += __shfl_xor_sync(0xFFFFFFFFU, sums[row], 1);
+    sums[row] += __shfl_xor_sync(0xFFFFFFFFU, sums[row], 2);
+    if (lane % 4 == 0) partial[warp][lane / 4 * 2 + row] = sums[row];
+  }
+  __syncthreads();
+  const int64_t row = in_matrix * kRows + threadIdx.x;
+  if (threadIdx.x >= kRows || row >= args.rows) return;
+  float sum = 0;
+  for (int w = 0; w < kWarps; ++w) sum += partial[w][threadIdx.x];
+  const float scale = args.scales == nullptr ? args.scale : args.scales[matrix];
+  args.y[token * args.y_stride + part * args.y_head_stride + row] = scale * sum;
+}
+
 template <class Rows>
 void launch(const HeadArgs& args, cudaStream_t stream) {
+  if (args.ids != nullptr) {
+    const dim3 grid(static_cast<unsigned>(args.n_panels), static_cast<unsigned>(args.n_tokens));
+    chosen_product_kernel<Rows><<<grid, kThreads, 0, stream>>>(args);
+    check_launch("chosen_product");
+    return;
+  }
   const auto blocks = static_cast<unsigned>(ceil_div<int64_t>(args.n_panels, kWarps));
   if (args.n_tokens == 1) {
     head_product_kernel<Rows, 1><<<dim3(blocks, 1), kThreads, 0, stream>>>(args);
@@ -185,10 +242,11 @@ void launch_format(DType dtype, const HeadArgs& args, cudaStream_t stream) {
   }
 }
 
+void require(bool right, const char* expected, int64_t found) {
+  if (!right) throw Error("head_product", expected, std::to_string(found));
+}
+
 void check_product(const HeadProduct& p) {
-  const auto require = [](bool right, const char* expected, int64_t found) {
-    if (!right) throw Error("head_product", expected, std::to_string(found));
-  };
   require(p.heads >= 1 && p.rows >= 1, "a head and a row or more", p.heads);
   require(p.w.layout.cols >= 32 && p.w.layout.cols % 32 == 0 && p.w.layout.cols < (int64_t{1} << 24),
           "columns in multiples of 32", p.w.layout.cols);
@@ -217,8 +275,40 @@ void head_product(const HeadProduct& p, cudaStream_t stream) {
                       .y = p.y,
                       .y_stride = p.y_stride,
                       .y_head_stride = p.y_head_stride,
-                      .scale = p.w.scale};
+                      .scale = p.w.scale,
+                      .ids = nullptr,
+                      .scales = nullptr};
   launch_format(p.w.layout.dtype, args, stream);
+}
+
+void chosen_product(const ChosenProduct& p, cudaStream_t stream) {
+  require(p.used >= 1 && p.rows >= 1, "a choice and a row or more", p.used);
+  require(p.w.layout.cols >= 32 && p.w.layout.cols % 32 == 0 && p.w.layout.cols < (int64_t{1} << 24),
+          "columns in multiples of 32", p.w.layout.cols);
+  require(p.w.panels() % head_panels(p.rows) == 0, "whole panels of each matrix", p.w.panels());
+  require(p.x_stride % 4 == 0 && p.x_part_stride % 4 == 0 && reinterpret_cast<uintptr_t>(p.x) % 16 == 0,
+          "rows of x aligned to 16 bytes", p.x_stride);
+  require(p.n_tokens >= 0 && p.n_tokens <= 65535, "at most 65535 tokens", p.n_tokens);
+  if (p.n_tokens == 0) return;
+  launch_format(p.w.layout.dtype,
+                {.panels = reinterpret_cast<const unsigned char*>(p.w.data),
+                 .panel_bytes = p.w.layout.panel_bytes,
+                 .scales_at = p.w.layout.scales_at,
+                 .n_panels = p.used * head_panels(p.rows),
+                 .panels_of_head = static_cast<int>(head_panels(p.rows)),
+                 .cols = static_cast<int>(p.w.layout.cols),
+                 .rows = static_cast<int>(p.rows),
+                 .n_tokens = static_cast<int>(p.n_tokens),
+                 .x = p.x,
+                 .x_stride = p.x_stride,
+                 .x_head_stride = p.x_part_stride,
+                 .y = p.y,
+                 .y_stride = p.y_stride,
+                 .y_head_stride = p.y_part_stride,
+                 .scale = p.w.scale,
+                 .ids = p.ids,
+                 .scales = p.scales},
+                stream);
 }
 
 }  // namespace sluice::cuda

@@ -1,5 +1,5 @@
 // What a backend computes: the model's blocks, not primitive operations (docs/architecture.md). The routed
-// experts are no part of it: where they run is decided per layer and per batch (offload/expert_team.h).
+// experts are the CPU team's (offload/expert_team.h) but in layers whose experts a backend has.
 #pragma once
 
 #include <cstdint>
@@ -58,6 +58,11 @@ class Backend {
     offload::Routes routes;
     MatrixView<float> sum;  // [n_tokens, d_model]: what the routed experts' outputs are added to
   };
+  /// MoE layers: whether the backend has the routed experts and computes them, in routed_ffn(). Else the
+  /// caller does, between route() and finish_experts().
+  [[nodiscard]] virtual bool has_experts(int64_t /*layer*/) const { return false; }
+  /// x += SwiGLU_shared(f) + the routed experts' sum, f = RMSNorm(x); layers of has_experts().
+  virtual void routed_ffn(int64_t /*layer*/, const Batch& /*batch*/) {}
   /// MoE layers: norm and choice of experts.
   virtual Routed route(int64_t layer, int64_t n_tokens) = 0;
   /// After route() and the additions to its `sum`: x += SwiGLU_shared(f) + those.

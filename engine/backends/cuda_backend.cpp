@@ -38,6 +38,15 @@ HandoverShape handover_shape(const ModelConfig& c, const RuntimeOptions& options
   return {options.max_batch, c.d_model, c.router.experts_used};
 }
 
+CudaExpertShape expert_shape(const ModelConfig& c, const RuntimeOptions& options) {
+  return {.max_tokens = options.max_batch,
+          .d_model = c.d_model,
+          .d_expert = c.d_expert,
+          .experts = c.router.experts,
+          .used = c.router.experts_used,
+          .rounding = product_shape(c, options).rounding};
+}
+
 int64_t activation_bytes(const CudaActivationShape& shape) {
   CudaArena counted;
   static_cast<void>(CudaActivations(shape, counted));
@@ -57,6 +66,7 @@ CudaBackend::CudaBackend(const Model& model, const CudaWeights& weights, const R
     : model_(model),
       config_(model.config()),
       weights_(weights.model()),
+      expert_weights_(weights.experts()),
       max_tokens_(options.max_batch),
       multiprocessors_(cuda::device_properties(kDevice).multiprocessors),
       products_(product_shape(config_, options)),
@@ -64,9 +74,12 @@ CudaBackend::CudaBackend(const Model& model, const CudaWeights& weights, const R
       buffers_({config_, max_tokens_, multiprocessors_}, arena_),
       handover_(handover_shape(config_, options)),
       staged_(3 * max_tokens_),
-      moe_layers_(std::ranges::count_if(model.weights().layers,
-                                        [](const LayerWeights& layer) { return layer.experts.experts > 0; })),
+      handed_over_(config_.layers - config_.dense_layers -
+                   static_cast<int64_t>(options.gpu_expert_layers.size())),
       captures_(!launches_block()) {
+  if (!options.gpu_expert_layers.empty()) {
+    experts_.emplace(expert_shape(config_, options));
+  }
   fill_angles(workers);
 }
 
@@ -85,6 +98,8 @@ int64_t CudaBackend::bytes_needed(const ModelConfig& config, const RuntimeOption
                                   int64_t multiprocessors) {
   return activation_bytes({config, options.max_batch, multiprocessors}) +
          ExpertHandover::bytes_needed(handover_shape(config, options)) +
+         (options.gpu_expert_layers.empty() ? 0
+                                            : CudaExperts::bytes_needed(expert_shape(config, options))) +
          CudaProducts::bytes_needed(product_shape(config, options));
 }
 
@@ -195,7 +210,7 @@ void CudaBackend::embed(const Batch& batch) {
   replays_ = captures_ && batch.n_tokens() == 1 && batch.observer == nullptr;
   if (replays_) {
     token_graph(batch).launch(stream_.get());
-    unanswered_ = moe_layers_;
+    unanswered_ = handed_over_;
   } else {
     put_embedding(batch.n_tokens());
   }

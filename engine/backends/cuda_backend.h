@@ -15,6 +15,7 @@
 #include "engine/backends/cuda_activations.h"
 #include "engine/backends/cuda_arena.h"
 #include "engine/backends/cuda_cache.h"
+#include "engine/backends/cuda_experts.h"
 #include "engine/backends/cuda_products.h"
 #include "engine/backends/cuda_weights.h"
 #include "engine/backends/expert_handover.h"
@@ -45,6 +46,8 @@ class CudaBackend final : public Backend {
   void embed(const Batch& batch) override;
   void attention(int64_t layer, const Batch& batch) override;
   void dense_ffn(int64_t layer, int64_t n_tokens) override;
+  [[nodiscard]] bool has_experts(int64_t layer) const override;
+  void routed_ffn(int64_t layer, const Batch& batch) override;
   Routed route(int64_t layer, int64_t n_tokens) override;
   void finish_experts(int64_t layer, int64_t n_tokens) override;
   MatrixView<const float> residual(int64_t n_tokens) override;
@@ -92,7 +95,10 @@ class CudaBackend final : public Backend {
   void put_embedding(int64_t n);
   void put_attention(int64_t layer, const Batch& batch);
   void put_dense_ffn(int64_t layer, int64_t n);
+  void put_choice(int64_t layer, int64_t n);
   void put_route(int64_t layer, int64_t n);
+  void put_routed_ffn(int64_t layer, int64_t n);
+  void observe_routes(int64_t layer, const Batch& batch);
 
   // One token as one graph (cuda_token_graph.cpp).
   [[nodiscard]] TokenShape token_shape(const Batch& batch) const;
@@ -116,17 +122,19 @@ class CudaBackend final : public Backend {
   const Model& model_;
   const ModelConfig& config_;
   const CudaModel& weights_;
+  const CudaExpertWeights& expert_weights_;
   int64_t max_tokens_;
   int64_t multiprocessors_;
   cuda::Stream stream_;
   CudaProducts products_;
   CudaArena arena_;
   CudaActivations buffers_;
+  std::optional<CudaExperts> experts_;  // where some layers' experts are on the GPU
   ExpertHandover handover_;
   cuda::PinnedBuffer<int32_t> staged_;  // [3, max_tokens]: ids, positions, lengths of the batch
   cuda::Event staged_free_;             // the copy of what is in staged_ is done
   std::vector<float> host_rows_;        // of to_host
-  int64_t moe_layers_;
+  int64_t handed_over_;             // MoE layers whose experts are the CPU's
   bool captures_;                   // single tokens are graphs
   bool replays_ = false;            // this pass is one
   int64_t unanswered_ = 0;          // MoE layers of this pass that wait, or will wait, for their experts

@@ -1,5 +1,8 @@
 // The feed-forward half of a layer on a GPU: dense SwiGLU, router, shared expert (model specification 2.8).
+#include <vector>
+
 #include "engine/backends/cuda_backend.h"
+#include "kernels_cuda/base/check.h"
 #include "kernels_cuda/router.h"
 
 namespace sluice {
@@ -26,9 +29,8 @@ void CudaBackend::put_dense_ffn(int64_t layer_index, int64_t n_tokens) {
   ffn(layer.dense, n_tokens);
 }
 
-// The shared expert is put into the stream behind what the routed ones wait for: the GPU computes it
-// meanwhile.
-void CudaBackend::put_route(int64_t layer_index, int64_t n_tokens) {
+// Norm and router.
+void CudaBackend::put_choice(int64_t layer_index, int64_t n_tokens) {
   const CudaLayer& layer = layer_weights(layer_index);
   const cpu::RouterParams& router = config_.router;
   norm_residual(layer.ffn_norm, n_tokens);
@@ -47,8 +49,49 @@ void CudaBackend::put_route(int64_t layer_index, int64_t n_tokens) {
                .ids = handover_.ids(),
                .weights = handover_.weights()},
               stream_.get());
+}
+
+// The shared expert is put into the stream behind what the routed ones wait for: the GPU computes it
+// meanwhile.
+void CudaBackend::put_route(int64_t layer, int64_t n_tokens) {
+  put_choice(layer, n_tokens);
   handover_.send(buffers_.normed, n_tokens, stream_.get());
-  ffn(layer.shared, n_tokens);
+  ffn(layer_weights(layer).shared, n_tokens);
+}
+
+void CudaBackend::put_routed_ffn(int64_t layer, int64_t n_tokens) {
+  put_choice(layer, n_tokens);
+  experts_->add(*expert_weights_.layer(layer), {handover_.ids(), handover_.weights(), n_tokens},
+                buffers_.normed, buffers_.residual, stream_.get());
+  ffn(layer_weights(layer).shared, n_tokens);
+}
+
+bool CudaBackend::has_experts(int64_t layer) const {
+  return expert_weights_.layer(layer) != nullptr;
+}
+
+void CudaBackend::routed_ffn(int64_t layer, const Batch& batch) {
+  if (replays_) {
+    return;
+  }
+  put_routed_ffn(layer, batch.n_tokens());
+  if (batch.observer != nullptr) {
+    observe_routes(layer, batch);
+  }
+}
+
+void CudaBackend::observe_routes(int64_t layer, const Batch& batch) {
+  const int64_t used = config_.router.experts_used;
+  const auto count = static_cast<size_t>(batch.n_tokens() * used);
+  std::vector<int32_t> ids(count);
+  std::vector<float> weights(count);
+  stream_.synchronize();
+  cuda::check(cudaMemcpy(ids.data(), handover_.ids(), count * sizeof(int32_t), cudaMemcpyDeviceToHost),
+              "reading routes");
+  cuda::check(cudaMemcpy(weights.data(), handover_.weights(), count * sizeof(float), cudaMemcpyDeviceToHost),
+              "reading routes");
+  batch.observer->routes(layer, batch.first_position,
+                         {{ids.data(), batch.n_tokens(), used}, {weights.data(), batch.n_tokens(), used}});
 }
 
 Backend::Routed CudaBackend::route(int64_t layer, int64_t n_tokens) {

@@ -70,6 +70,8 @@ void CudaBackend::put_token(const Batch& widest) {
     put_attention(layer, widest);
     if (dense) {
       put_dense_ffn(layer, 1);
+    } else if (has_experts(layer)) {
+      put_routed_ffn(layer, 1);
     } else {
       put_route(layer, 1);
       handover_.take_sum(buffers_.residual, 1, stream_.get());

@@ -3,13 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <span>
 
-#include "engine/load_stopped.h"
-#include "kernels_cuda/base/buffer.h"
-#include "kernels_cuda/base/stream.h"
+#include "engine/backends/cuda_panel_copier.h"
+#include "kernels_cuda/base/check.h"
 
 namespace sluice {
 namespace {
@@ -17,14 +15,11 @@ namespace {
 using quant::PanelView;
 using quant::WeightView;
 
-// Panels are made in one of two pieces of page-locked memory while the other one is copied. Chosen: large
-// enough for the copy engine's full rate.
-constexpr int64_t kStageBytes = int64_t{16} << 20;
+PanelJob job_of(const WeightView& from, const PanelView& to) {
+  return {[from](int64_t first, int64_t count, offload::ReadBuffer&) { return from.rows_from(first, count); },
+          to};
+}
 
-struct MatrixJob {
-  WeightView from;
-  PanelView to;
-};
 struct VectorJob {
   std::span<const float> from;
   float* to;
@@ -48,7 +43,7 @@ class Placer {
     }
     PanelView view{.layout = quant::panel_layout(w.dtype, w.cols), .rows = w.rows, .scale = w.scale};
     view.data = arena_.take<std::byte>(view.bytes());
-    matrices_.push_back({w, view});
+    matrices_.push_back(job_of(w, view));
     return view;
   }
 
@@ -60,7 +55,7 @@ class Placer {
     auto* const data = arena_.take<std::byte>(count * bytes);
     for (int64_t h = 0; h < count; ++h) {
       one.data = data == nullptr ? nullptr : data + h * bytes;
-      matrices_.push_back({heads[static_cast<size_t>(h)], one});
+      matrices_.push_back(job_of(heads[static_cast<size_t>(h)], one));
     }
     CudaHeads placed{.panels = one, .rows = first.rows};
     placed.panels.data = data;
@@ -73,12 +68,12 @@ class Placer {
     return {.gate = matrix(weights.gate), .up = matrix(weights.up), .down = matrix(weights.down)};
   }
 
-  [[nodiscard]] const std::vector<MatrixJob>& matrices() const { return matrices_; }
+  [[nodiscard]] const std::vector<PanelJob>& matrices() const { return matrices_; }
   [[nodiscard]] const std::vector<VectorJob>& vectors() const { return vectors_; }
 
  private:
   CudaArena& arena_;
-  std::vector<MatrixJob> matrices_;
+  std::vector<PanelJob> matrices_;
   std::vector<VectorJob> vectors_;
 };
 
@@ -128,73 +123,19 @@ CudaModel place_model(const ModelWeights& weights, Placer& placer) {
   return placed;
 }
 
-/// Panels of matrices to the GPU, packed and copied piece by piece.
-class PanelCopier {
- public:
-  PanelCopier(offload::Workers& workers, const std::stop_token& stop, int64_t largest_panel)
-      : workers_(workers), stop_(stop) {
-    for (Stage& stage : stages_) {
-      stage.memory = cuda::PinnedBuffer<std::byte>(std::max(kStageBytes, largest_panel));
-    }
-  }
-
-  void copy(const MatrixJob& job) {
-    const int64_t panel_bytes = job.to.layout.panel_bytes;
-    const int64_t at_once = stages_[0].memory.size() / panel_bytes;
-    auto* const to = const_cast<std::byte*>(job.to.data);  // a view for readers, of memory that is ours
-    for (int64_t begin = 0; begin < job.to.panels(); begin += at_once) {
-      const int64_t count = std::min(at_once, job.to.panels() - begin);
-      Stage& stage = stages_[static_cast<size_t>(next_++ % kStages)];
-      stage.copied.synchronize();
-      pack(job, begin, count, stage.memory.data());
-      cuda::check(
-          cudaMemcpyAsync(to + begin * panel_bytes, stage.memory.data(),
-                          static_cast<size_t>(count * panel_bytes), cudaMemcpyHostToDevice, stream_.get()),
-          "copying weights to the GPU");
-      stage.copied.record(stream_.get());
-    }
-  }
-
-  void finish() const { stream_.synchronize(); }
-
- private:
-  struct Stage {
-    cuda::PinnedBuffer<std::byte> memory;
-    cuda::Event copied;
-  };
-  static constexpr int64_t kStages = 2;
-
-  void pack(const MatrixJob& job, int64_t begin, int64_t count, std::byte* out) {
-    const int64_t panel_bytes = job.to.layout.panel_bytes;
-    workers_.for_ranges(count, 1, [&](int64_t i, int64_t, int64_t) {
-      throw_if_stopped(stop_);
-      const int64_t row = (begin + i) * quant::kPanelRows;
-      quant::pack_panel(job.to.layout,
-                        job.from.rows_from(row, std::min(quant::kPanelRows, job.from.rows - row)),
-                        {out + i * panel_bytes, static_cast<size_t>(panel_bytes)});
-    });
-  }
-
-  offload::Workers& workers_;
-  const std::stop_token& stop_;
-  cuda::Stream stream_;
-  std::array<Stage, kStages> stages_;
-  int64_t next_ = 0;
-};
-
 }  // namespace
 
-CudaWeights::CudaWeights(const Model& model, const std::string& gpu_name, offload::Workers& workers,
-                         const std::stop_token& stop)
-    : arena_(bytes_needed(model)) {
+CudaWeights::CudaWeights(const Model& model, const std::vector<int64_t>& expert_layers,
+                         const std::string& gpu_name, offload::Workers& workers, const std::stop_token& stop)
+    : arena_(bytes_needed(model)), experts_(model, expert_layers, workers, stop) {
   Placer placer(arena_);
   model_ = place_model(model.weights(), placer);
   int64_t largest_panel = 0;
-  for (const MatrixJob& job : placer.matrices()) {
+  for (const PanelJob& job : placer.matrices()) {
     largest_panel = std::max(largest_panel, job.to.layout.panel_bytes);
   }
   PanelCopier copier(workers, stop, largest_panel);
-  for (const MatrixJob& job : placer.matrices()) {
+  for (const PanelJob& job : placer.matrices()) {
     copier.copy(job);
   }
   for (const VectorJob& job : placer.vectors()) {
@@ -202,8 +143,12 @@ CudaWeights::CudaWeights(const Model& model, const std::string& gpu_name, offloa
                 "copying weights to the GPU");
   }
   copier.finish();
-  description_ =
-      fmt::format("{} with {:.1f} GB of weights", gpu_name, static_cast<double>(arena_.taken()) / 1e9);
+  description_ = fmt::format("{} with {:.1f} GB of weights", gpu_name,
+                             static_cast<double>(arena_.taken() + experts_.bytes()) / 1e9);
+  if (!expert_layers.empty()) {
+    description_ += fmt::format(" and the experts of {} layer{}", expert_layers.size(),
+                                expert_layers.size() == 1 ? "" : "s");
+  }
 }
 
 int64_t CudaWeights::bytes_needed(const Model& model) {

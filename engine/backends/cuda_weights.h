@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/backends/cuda_arena.h"
+#include "engine/backends/cuda_expert_weights.h"
 #include "engine/backends/gpu.h"
 #include "engine/model_weights.h"
 #include "offload/workers.h"
@@ -59,20 +60,22 @@ struct CudaModel {
 
 class CudaWeights final : public GpuWeights {
  public:
-  /// Packs with all workers and copies to this thread's GPU, which must have bytes_needed() free. Throws
-  /// Error, and LoadStopped when `stop` was requested.
-  CudaWeights(const Model& model, const std::string& gpu_name, offload::Workers& workers,
-              const std::stop_token& stop);
+  /// Packs with all workers and copies to this thread's GPU, which must have bytes_needed() free, and what the
+  /// experts of `expert_layers` need. Throws Error, and LoadStopped when `stop` was requested.
+  CudaWeights(const Model& model, const std::vector<int64_t>& expert_layers, const std::string& gpu_name,
+              offload::Workers& workers, const std::stop_token& stop);
 
-  /// What it would allocate.
+  /// What it would allocate but for the experts.
   static int64_t bytes_needed(const Model& model);
 
   [[nodiscard]] const CudaModel& model() const { return model_; }
+  [[nodiscard]] const CudaExpertWeights& experts() const { return experts_; }
   [[nodiscard]] const std::string& description() const override { return description_; }
 
  private:
   CudaArena arena_;
   CudaModel model_;
+  CudaExpertWeights experts_;
   std::string description_;
 };
 

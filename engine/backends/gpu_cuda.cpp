@@ -42,12 +42,14 @@ std::unique_ptr<const GpuWeights> load_gpu_weights(const Model& model, const Run
   require_gpu_memory(
       name_of(gpu),
       {.weights = CudaWeights::bytes_needed(model),
+       .experts = CudaExpertWeights::bytes_needed(model, options.gpu_expert_layers),
        .working = CudaBackend::bytes_needed(config, options, gpu.multiprocessors),
        .max_batch = options.max_batch,
        .cache = CudaCache::bytes_needed(config, options.planned_context, options.planned_cache),
        .context = options.planned_context},
       cuda::device_memory().free_bytes);
-  return std::make_unique<CudaWeights>(model, name_of(gpu), workers, options.load_stop);
+  return std::make_unique<CudaWeights>(model, options.gpu_expert_layers, name_of(gpu), workers,
+                                       options.load_stop);
 }
 
 std::unique_ptr<Backend> make_gpu_backend(const Model& model, const GpuWeights& weights,

@@ -182,7 +182,7 @@ class Bench {
     options.threads = setup.threads;
     options.max_batch = setup.max_batch;
     options.attention = setup.attention;
-    options.device = options_.placement.device_for(model_);
+    options_.placement.apply_to(options, model_);
     options.planned_context = context_;
     options.planned_cache = setup.cache_type;
     options_.experts.apply_to(options);

@@ -28,10 +28,6 @@ std::filesystem::path installed_models_directory() {
   return program.parent_path().parent_path() / SLUICE_INSTALL_MODELS_SUBDIR;
 }
 
-[[noreturn]] void refuse_placement(const std::string& flag) {
-  throw Error(flag, "no such flag: this version leaves the routed experts of all layers to the CPU", flag);
-}
-
 template <typename Stream>
 std::string read_stream(Stream& stream, const std::string& name) {
   std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
@@ -84,31 +80,6 @@ void ExpertOptions::apply_to(RuntimeOptions& options) const {
   options.check_tensors = check_tensors;
 }
 
-void PlacementOptions::add_to(CLI::App& app) {
-  take_whole_number(app.add_option("--n-gpu-layers", gpu_layers,
-                                   "Also -ngl. 0 = everything on the CPU, all layers or more = all but the "
-                                   "routed experts on the GPU (default: that where there is a GPU)"),
-                    0);
-  const char* const group = "Placement (refused: this version leaves all routed experts to the CPU)";
-  for (const char* flag : {"--n-cpu-moe", "--override-tensor"}) {
-    app.add_option_function<std::string>(flag, [flag](const std::string&) { refuse_placement(flag); })
-        ->group(group);
-  }
-  app.add_flag_callback("--cpu-moe", [] { refuse_placement("--cpu-moe"); })->group(group);
-}
-
-Device PlacementOptions::device_for(const Model& model) const {
-  if (gpu_layers <= 0) {
-    return gpu_layers == 0 ? Device::kCpu : Device::kAuto;
-  }
-  if (gpu_layers < model.config().layers) {
-    throw Error("-ngl/--n-gpu-layers",
-                fmt::format("0 (CPU) or all of the model's layers, {} or more", model.config().layers),
-                fmt::format("{}", gpu_layers));
-  }
-  return Device::kGpu;
-}
-
 void ComputeOptions::add_to(CLI::App& app) {
   take_whole_number(
       app.add_option("-c,--ctx-size", context, "Context in tokens; 0 = the model's (default 0)"), 0);
@@ -131,7 +102,7 @@ RuntimeOptions ComputeOptions::runtime(const Model& model, int64_t tokens) const
   options.threads = threads;
   options.max_batch = max_batch;
   options.attention = attention;
-  options.device = placement.device_for(model);
+  placement.apply_to(options, model);
   options.planned_context = tokens;
   options.planned_cache = cache_type;
   experts.apply_to(options);
@@ -192,6 +163,7 @@ std::string PromptOptions::read() const {
 
 void let_last_value_win(CLI::App& command) {
   for (CLI::Option* const option : command.get_options()) {
+    if (option->get_multi_option_policy() == CLI::MultiOptionPolicy::TakeAll) continue;
     option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   }
 }

@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "engine/cli/placement.h"
 #include "engine/engine.h"
 
 namespace sluice::cli {
@@ -34,17 +35,7 @@ struct ExpertOptions {
   void apply_to(RuntimeOptions& options) const;
 };
 
-/// -ngl: where everything but the routed experts is computed. The other placement flags (-ncmoe, -cmoe, -ot)
-/// are known and refused with an Error.
-struct PlacementOptions {
-  int64_t gpu_layers = -1;  // -1: all where there is a GPU
-
-  void add_to(CLI::App& app);
-  /// Throws Error naming -ngl when some layers of `model` and not all of them would be on the GPU.
-  [[nodiscard]] Device device_for(const Model& model) const;
-};
-
-/// -c, -t, -ub, -ctk, --attention, --exact, --mmap, --numa, --check-tensors, -ngl.
+/// -c, -t, -ub, -ctk, --attention, --exact, --mmap, --numa, --check-tensors, and where it is computed.
 struct ComputeOptions {
   int64_t context = 0;  // tokens; 0 = the model's
   int64_t threads = 0;  // 0 = all physical cores
@@ -55,7 +46,8 @@ struct ComputeOptions {
   PlacementOptions placement;
 
   void add_to(CLI::App& app);
-  /// For a cache of `tokens` tokens. Throws Error as device_for does.
+  /// For a cache of `tokens` tokens. Throws Error as
+  /// PlacementOptions::apply_to does.
   [[nodiscard]] RuntimeOptions runtime(const Model& model, int64_t tokens) const;
   /// Tokens of context to reserve for `model`.
   [[nodiscard]] int64_t context_for(const Model& model) const;
@@ -83,8 +75,8 @@ struct PromptOptions {
   [[nodiscard]] std::string read() const;
 };
 
-/// Of a flag that is given twice the last value counts, so that a script can add to a user's flags. For
-/// commands whose flags all take one value; call it after they are added.
+/// Of a flag that is given twice the last value counts, so that a script can add to a user's flags; but of those
+/// that take all (-ot). Call it after they are added.
 void let_last_value_win(CLI::App& command);
 
 /// --log-level, which takes effect as soon as it is parsed.

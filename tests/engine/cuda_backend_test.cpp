@@ -33,11 +33,26 @@ RuntimeOptions exact_on(Device device, int64_t max_batch = 512) {
   return {.max_batch = max_batch, .activations = Activations::kFloat32, .device = device};
 }
 
+/// With the routed experts of every layer but every `kept`th in GPU memory; 0: of all.
+RuntimeOptions resident(const Model& model, RuntimeOptions options, int64_t kept = 0) {
+  const ModelConfig& config = model.config();
+  for (int64_t layer = config.dense_layers; layer < config.layers; ++layer) {
+    if (kept == 0 || layer % kept != 0) options.gpu_expert_layers.push_back(layer);
+  }
+  return options;
+}
+
 class CudaGolden : public OnGpu, public ::testing::WithParamInterface<const char*> {};
 
 TEST_P(CudaGolden, LogitsHiddenStatesRoutesAndSelections) {
   SLUICE_NEEDS_TINY_MODEL();
   Runtime runtime(testing::golden_model(), exact_on(Device::kGpu));
+  testing::expect_golden(runtime, GetParam());
+}
+
+TEST_P(CudaGolden, HoldWithAllExpertsOnTheGpu) {
+  SLUICE_NEEDS_TINY_MODEL();
+  Runtime runtime(testing::golden_model(), resident(testing::golden_model(), exact_on(Device::kGpu)));
   testing::expect_golden(runtime, GetParam());
 }
 
@@ -122,8 +137,34 @@ double at_share(const std::vector<double>& sorted, double share) {
 
 TEST_F(CudaBackendTest, GreedyContinuationsAreTheGoldens) {
   SLUICE_NEEDS_TINY_MODEL();
-  Runtime runtime(testing::golden_model(), exact_on(Device::kGpu));
-  testing::expect_golden_continuations(runtime);
+  const Model& model = testing::golden_model();
+  for (const RuntimeOptions& options :
+       {exact_on(Device::kGpu), resident(model, exact_on(Device::kGpu)),
+        resident(model, exact_on(Device::kGpu), 2)}) {
+    Runtime runtime(model, options);
+    testing::expect_golden_continuations(runtime);
+  }
+}
+
+TEST_F(CudaBackendTest, ExpertsOnTheGpuAreTheCpus) {
+  SCOPED_TRACE(random_.describe());
+  for (const char* const type : {"bf16", "q8_0", "nvfp4", "q4_k"}) {
+    const Model model = random_model(type);
+    RuntimeOptions on_cpu = exact_on(Device::kCpu);
+    on_cpu.attention = AttentionMode::kDense;
+    const std::vector<float> expected = logits(model, on_cpu);
+    for (const int64_t kept : {0, 2}) {
+      for (const int64_t batch : {1, 7, 64, 512}) {
+        RuntimeOptions on_gpu = resident(model, exact_on(Device::kGpu, batch), kept);
+        on_gpu.attention = AttentionMode::kDense;
+        const std::vector<double> errors = row_errors(logits(model, on_gpu), expected);
+        EXPECT_LT(at_share(errors, 0.9), 1e-3) << type << ", batch " << batch << ", kept " << kept;
+        on_gpu.activations = Activations::kInt8;  // many tokens in bf16
+        const std::vector<double> rounded = row_errors(logits(model, on_gpu), expected);
+        EXPECT_LT(at_share(rounded, 0.5), 0.1) << type << ", batch " << batch << ", kept " << kept;
+      }
+    }
+  }
 }
 
 TEST_F(CudaBackendTest, IsTheCpuBackendInEveryTypeAndBatch) {
@@ -219,8 +260,31 @@ TEST_F(CudaBackendTest, RuntimesShareLoadedWeights) {
     session.prefill(ids_);
     EXPECT_NE(runtime.description().find("GPU 0"), std::string::npos) << runtime.description();
   }
+  EXPECT_FALSE(weights.suit(resident(model, options)));
   options.device = Device::kCpu;
   EXPECT_FALSE(weights.suit(options));
+}
+
+// Stopped between two layers, with others' hand-overs under way: the next pass is as if nothing had been.
+TEST_F(CudaBackendTest, AStoppedPassLeavesNothingBehind) {
+  SCOPED_TRACE(random_.describe());
+  const Model model = random_model("q8_0");
+  Runtime runtime(model, exact_on(Device::kGpu));
+  const auto cache = runtime.make_cache(kContext, CacheType::kF32);
+  const auto pass = [&](const std::stop_token& stop) {
+    return runtime.forward({.ids = std::span(ids_).first(1), .first_position = 0, .stop = stop}, *cache);
+  };
+  const auto row = [](const Runtime::Result& result) {
+    return std::vector<float>(result.logits.data, result.logits.data + result.logits.cols);
+  };
+  const std::vector<float> expected = row(pass({}));
+  std::stop_source stop;
+  stop.request_stop();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_FALSE(pass(stop.get_token()).completed);
+    EXPECT_TRUE(testing::identical(row(pass({})), expected));
+  }
+  EXPECT_FALSE(pass(stop.get_token()).completed);  // and the runtime ends in the middle of one
 }
 
 TEST_F(CudaBackendTest, WhatDoesNotFitIsRefusedWithNumbers) {
