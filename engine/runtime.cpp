@@ -22,6 +22,24 @@ std::string_view attention_mode_name(AttentionMode mode) {
   return mode == AttentionMode::kSparse ? "sparse" : "dense";
 }
 
+BlockTimes BlockTimes::operator+(const BlockTimes& other) const {
+  return {.layers = layers + other.layers,
+          .attention_ns = attention_ns + other.attention_ns,
+          .route_ns = route_ns + other.route_ns,
+          .shared_ns = shared_ns + other.shared_ns,
+          .experts_ns = experts_ns + other.experts_ns,
+          .waiting_ns = waiting_ns + other.waiting_ns};
+}
+
+BlockTimes BlockTimes::operator-(const BlockTimes& other) const {
+  return {.layers = layers - other.layers,
+          .attention_ns = attention_ns - other.attention_ns,
+          .route_ns = route_ns - other.route_ns,
+          .shared_ns = shared_ns - other.shared_ns,
+          .experts_ns = experts_ns - other.experts_ns,
+          .waiting_ns = waiting_ns - other.waiting_ns};
+}
+
 namespace {
 
 offload::ExpertTeamOptions team_options(const ModelConfig& config, const RuntimeOptions& options,
@@ -34,6 +52,32 @@ offload::ExpertTeamOptions team_options(const ModelConfig& config, const Runtime
                                                                   : offload::ExpertArithmetic::kFloat32,
           .isa = isa};
 }
+
+using Clock = std::chrono::steady_clock;
+
+int64_t ns_since(Clock::time_point begin) {
+  return std::chrono::nanoseconds(Clock::now() - begin).count();
+}
+
+/// A pass that ends early, by a stop or an exception, is given up: a stream may wait for the experts, and
+/// whatever frees memory of a GPU waits for the stream.
+class Pass {
+ public:
+  explicit Pass(Backend& backend) : backend_(backend) {}
+  ~Pass() {
+    if (!completed_) {
+      backend_.give_up_pass();
+    }
+  }
+  Pass(const Pass&) = delete;
+  Pass& operator=(const Pass&) = delete;
+
+  void complete() { completed_ = true; }
+
+ private:
+  Backend& backend_;
+  bool completed_ = false;
+};
 
 std::unique_ptr<Backend> make_backend(const Model& model, const RuntimeOptions& options,
                                       const LoadedWeights& weights, cpu::Isa isa, offload::Workers& workers) {
@@ -154,43 +198,62 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
   const Batch batch{request.ids, first, options_.attention, &cache, observer};
 
   LayerTimes times;
+  Pass pass(backend);
   backend.embed(batch);
   if (observer != nullptr) {
     observer->embedding(first, backend.residual(batch.n_tokens()));
   }
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    const auto begin = std::chrono::steady_clock::now();
+    const Clock::time_point begin = Clock::now();
     if (request.stop.stop_requested()) {
       return {.completed = false, .logits = {}};
     }
     backend.attention(layer, batch);
     if (config.is_dense_layer(layer)) {
       backend.dense_ffn(layer, batch.n_tokens());
-    } else if (backend.has_experts(layer)) {
-      backend.routed_ffn(layer, batch);
     } else {
-      run_experts(layer, request);
+      times.blocks.attention_ns += ns_since(begin);
+      run_moe_layer(layer, request, batch, times.blocks);
     }
-    const std::chrono::nanoseconds taken = std::chrono::steady_clock::now() - begin;
-    (config.is_dense_layer(layer) ? times.dense_ns : times.moe_ns) += taken.count();
+    (config.is_dense_layer(layer) ? times.dense_ns : times.moe_ns) += ns_since(begin);
     if (observer != nullptr) {
       observer->layer_output(layer, first, backend.residual(batch.n_tokens()));
     }
   }
+  pass.complete();
   const MatrixView<const float> logits = head(request);
-  layer_times_ = layer_times_ + backend.pass_times().value_or(times);
+  backend.correct_times(times);
+  if (!options_.profile) {
+    times.blocks = {};
+  }
+  layer_times_ = layer_times_ + times;
   return {.completed = true, .logits = logits};
 }
 
-void Runtime::run_experts(int64_t layer, const ForwardRequest& request) {
+// The half of an MoE layer behind its attention.
+void Runtime::run_moe_layer(int64_t layer, const ForwardRequest& request, const Batch& batch,
+                            BlockTimes& times) {
   Backend& backend = *parts_->backend;
-  const auto n_tokens = static_cast<int64_t>(request.ids.size());
-  const Backend::Routed routed = backend.route(layer, n_tokens);
+  Clock::time_point begin = Clock::now();
+  const auto lap = [&](int64_t& total) {
+    total += ns_since(begin);
+    begin = Clock::now();
+  };
+  ++times.layers;
+  if (backend.has_experts(layer)) {
+    backend.routed_ffn(layer, batch);
+    lap(times.shared_ns);
+    return;
+  }
+  const Backend::Routed routed = backend.route(layer, batch.n_tokens());
   if (request.observer != nullptr) {
     request.observer->routes(layer, request.first_position, routed.routes);
   }
+  lap(times.route_ns);
   parts_->experts.add(layer, routed.f, routed.routes, routed.sum);
-  backend.finish_experts(layer, n_tokens);
+  lap(times.experts_ns);
+  backend.finish_experts(layer, batch.n_tokens());
+  lap(times.shared_ns);
 }
 
 MatrixView<const float> Runtime::head(const ForwardRequest& request) {

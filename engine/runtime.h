@@ -54,6 +54,7 @@ struct RuntimeOptions {
   /// is loaded.
   int64_t planned_context = 0;
   CacheType planned_cache = CacheType::kBF16;
+  bool profile = false;        // blocks of MoE layers are timed (LayerTimes::blocks)
   bool check_tensors = false;  // infinity or NaN in any weight is an Error
   /// Called while experts are loaded, from any thread, by one at a time. Only until the constructor returns.
   std::function<void(const offload::LoadProgress&)> load_progress = {};
@@ -71,17 +72,36 @@ struct ForwardRequest {
   std::stop_token stop = {};  // asked once per layer
 };
 
+/// Where the time of MoE layers goes, all of them together (RuntimeOptions::profile). With a GPU, its times but
+/// for `experts_ns`.
+struct BlockTimes {
+  int64_t layers = 0;        // MoE layers that were computed
+  int64_t attention_ns = 0;  // the attention block
+  int64_t route_ns = 0;      // norm, router and, with a GPU, writing the tokens into memory
+  int64_t shared_ns = 0;     // the shared expert, and routed ones that a GPU has
+  int64_t experts_ns = 0;    // routed experts on the CPU
+  int64_t waiting_ns = 0;    // of a GPU: for the experts' sum after the shared expert, and adding it
+
+  BlockTimes operator-(const BlockTimes& other) const;
+  BlockTimes operator+(const BlockTimes& other) const;
+};
+
 /// What forward passes have taken, by kind of layer. A GPU computes while the host goes on: what a layer
-/// began may be waited for in the next one.
+/// began may be waited for in the next one, but in passes of one token, which are told as the GPU took them.
 struct LayerTimes {
-  int64_t dense_ns = 0;  // all layers with a dense FFN
-  int64_t moe_ns = 0;    // all MoE layers
+  int64_t dense_ns = 0;    // all layers with a dense FFN
+  int64_t moe_ns = 0;      // all MoE layers
+  BlockTimes blocks = {};  // only when asked for
 
   LayerTimes operator-(const LayerTimes& other) const {
-    return {.dense_ns = dense_ns - other.dense_ns, .moe_ns = moe_ns - other.moe_ns};
+    return {.dense_ns = dense_ns - other.dense_ns,
+            .moe_ns = moe_ns - other.moe_ns,
+            .blocks = blocks - other.blocks};
   }
   LayerTimes operator+(const LayerTimes& other) const {
-    return {.dense_ns = dense_ns + other.dense_ns, .moe_ns = moe_ns + other.moe_ns};
+    return {.dense_ns = dense_ns + other.dense_ns,
+            .moe_ns = moe_ns + other.moe_ns,
+            .blocks = blocks + other.blocks};
   }
 };
 
@@ -89,6 +109,7 @@ struct LayerTimes {
 RuntimeOptions checked_options(const Model& model, RuntimeOptions options);
 
 class LoadedWeights;
+struct Batch;
 
 class Runtime {
  public:
@@ -130,7 +151,7 @@ class Runtime {
 
  private:
   Result run_layers(const ForwardRequest& request, KvCache& cache);
-  void run_experts(int64_t layer, const ForwardRequest& request);
+  void run_moe_layer(int64_t layer, const ForwardRequest& request, const Batch& batch, BlockTimes& times);
   MatrixView<const float> head(const ForwardRequest& request);
 
   struct Parts;

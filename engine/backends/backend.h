@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
 
 #include "engine/caches.h"
@@ -76,9 +75,13 @@ class Backend {
   /// logits [rows.count, vocab] in host memory = W_head x of these rows, after the final norm.
   virtual void head(RowRange rows, MatrixView<float> logits) = 0;
 
-  /// What the layers of the last pass took, where the backend knows better than the clock around the calls.
-  /// To be called after the pass; may wait for it.
-  virtual std::optional<LayerTimes> pass_times() { return {}; }
+  /// After embed(), when a pass will not be completed: ends what is under way, so that nothing waits for calls
+  /// that do not come.
+  virtual void give_up_pass() {}
+
+  /// Writes over what the clock around the calls says of the last pass where the backend knows better. To be
+  /// called after the pass; may wait for it.
+  virtual void correct_times(LayerTimes& /*times*/) {}
 };
 
 }  // namespace sluice

@@ -61,6 +61,7 @@ void CudaBackend::put_attention(int64_t layer_index, const Batch& batch) {
     batch.observer->attention_output(layer_index, batch.first_position, {output, n, config_.d_model});
   }
   add_block(n);
+  clock_.end_of(CudaBlockClock::Block::kAttention, layer_index, stream_.get());
 }
 
 // What the block's input meets: 2.2, steps 1 and 3, and 2.6, steps 2 and 6.

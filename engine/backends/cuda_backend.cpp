@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cassert>
 #include <cstdlib>
 #include <string_view>
 
@@ -76,15 +77,12 @@ CudaBackend::CudaBackend(const Model& model, const CudaWeights& weights, const R
       staged_(3 * max_tokens_),
       handed_over_(config_.layers - config_.dense_layers -
                    static_cast<int64_t>(options.gpu_expert_layers.size())),
-      captures_(!launches_block()) {
+      captures_(!launches_block()),
+      clock_(config_, options.profile ? ClockDetail::kBlocks : ClockDetail::kLayers) {
   if (!options.gpu_expert_layers.empty()) {
     experts_.emplace(expert_shape(config_, options));
   }
   fill_angles(workers);
-}
-
-CudaBackend::~CudaBackend() {
-  give_up_pass();
 }
 
 void CudaBackend::give_up_pass() {
@@ -201,10 +199,11 @@ void CudaBackend::put_embedding(int64_t n) {
                         3, cudaMemcpyHostToDevice, stream_.get()),
       "copying token ids to the GPU");
   cuda::embed(weights_.token_embedding, buffers_.ids, n, buffers_.residual, config_.d_model, stream_.get());
+  clock_.begin(stream_.get());
 }
 
 void CudaBackend::embed(const Batch& batch) {
-  give_up_pass();
+  assert(unanswered_ == 0);  // the last pass was completed or given up
   handover_.begin_pass();
   stage(batch);
   replays_ = captures_ && batch.n_tokens() == 1 && batch.observer == nullptr;
@@ -215,6 +214,15 @@ void CudaBackend::embed(const Batch& batch) {
     put_embedding(batch.n_tokens());
   }
   staged_free_.record(stream_.get());
+}
+
+void CudaBackend::correct_times(LayerTimes& times) {
+  if (replays_) {
+    clock_.read_layers(times);
+  }
+  if (clock_.has_blocks()) {
+    clock_.read_blocks(times.blocks);
+  }
 }
 
 void CudaBackend::final_norm(RowRange rows) {

@@ -14,6 +14,7 @@
 #include "engine/backends/backend.h"
 #include "engine/backends/cuda_activations.h"
 #include "engine/backends/cuda_arena.h"
+#include "engine/backends/cuda_block_clock.h"
 #include "engine/backends/cuda_cache.h"
 #include "engine/backends/cuda_experts.h"
 #include "engine/backends/cuda_products.h"
@@ -34,7 +35,6 @@ class CudaBackend final : public Backend {
   /// batch. Throws Error when CUDA fails; whether there is memory is the caller's to know (bytes_needed).
   CudaBackend(const Model& model, const CudaWeights& weights, const RuntimeOptions& options,
               offload::Workers& workers);
-  ~CudaBackend() override;
 
   /// GPU memory for such a backend, libraries included.
   static int64_t bytes_needed(const ModelConfig& config, const RuntimeOptions& options,
@@ -53,7 +53,8 @@ class CudaBackend final : public Backend {
   MatrixView<const float> residual(int64_t n_tokens) override;
   void final_norm(RowRange rows) override;
   void head(RowRange rows, MatrixView<float> logits) override;
-  std::optional<LayerTimes> pass_times() override;
+  void give_up_pass() override;
+  void correct_times(LayerTimes& times) override;
 
  private:
   /// Tokens [begin, begin + count) of a batch, at most kCudaTileTokens.
@@ -97,6 +98,7 @@ class CudaBackend final : public Backend {
   void put_dense_ffn(int64_t layer, int64_t n);
   void put_choice(int64_t layer, int64_t n);
   void put_route(int64_t layer, int64_t n);
+  void put_sum(int64_t layer, int64_t n);
   void put_routed_ffn(int64_t layer, int64_t n);
   void observe_routes(int64_t layer, const Batch& batch);
 
@@ -106,8 +108,6 @@ class CudaBackend final : public Backend {
   void put_token(const Batch& widest);
 
   void stage(const Batch& batch);
-  /// Ends a pass whose MoE layers were not all finished.
-  void give_up_pass();
 
   // The steps of the attention block, in order (model specification 2.2, 2.6, 2.5).
   void project_input(const CudaLayer& layer, int64_t n, bool any_selects);
@@ -139,9 +139,7 @@ class CudaBackend final : public Backend {
   bool replays_ = false;            // this pass is one
   int64_t unanswered_ = 0;          // MoE layers of this pass that wait, or will wait, for their experts
   std::vector<TokenGraph> graphs_;  // the last one used is the last one
-  /// Of a replayed pass: it begins, its dense layers are done, its MoE layers are done.
-  cuda::Event times_[3] = {cuda::Event(cuda::EventKind::kTiming), cuda::Event(cuda::EventKind::kTiming),
-                           cuda::Event(cuda::EventKind::kTiming)};
+  CudaBlockClock clock_;
 };
 
 }  // namespace sluice

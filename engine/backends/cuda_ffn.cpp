@@ -7,6 +7,8 @@
 
 namespace sluice {
 
+using Block = CudaBlockClock::Block;
+
 void CudaBackend::ffn(const CudaFfn& weights, int64_t n) {
   const int64_t width = weights.gate.rows;
   const CudaRows hidden{buffers_.gate, n, width};
@@ -27,6 +29,7 @@ void CudaBackend::put_dense_ffn(int64_t layer_index, int64_t n_tokens) {
   const CudaLayer& layer = layer_weights(layer_index);
   norm_residual(layer.ffn_norm, n_tokens);
   ffn(layer.dense, n_tokens);
+  clock_.end_of(Block::kLayer, layer_index, stream_.get());
 }
 
 // Norm and router.
@@ -56,14 +59,24 @@ void CudaBackend::put_choice(int64_t layer_index, int64_t n_tokens) {
 void CudaBackend::put_route(int64_t layer, int64_t n_tokens) {
   put_choice(layer, n_tokens);
   handover_.send(buffers_.normed, n_tokens, stream_.get());
+  clock_.end_of(Block::kRoute, layer, stream_.get());
   ffn(layer_weights(layer).shared, n_tokens);
+  clock_.end_of(Block::kShared, layer, stream_.get());
+}
+
+void CudaBackend::put_sum(int64_t layer, int64_t n_tokens) {
+  handover_.take_sum(buffers_.residual, n_tokens, stream_.get());
+  clock_.end_of(Block::kLayer, layer, stream_.get());
 }
 
 void CudaBackend::put_routed_ffn(int64_t layer, int64_t n_tokens) {
   put_choice(layer, n_tokens);
+  clock_.end_of(Block::kRoute, layer, stream_.get());
   experts_->add(*expert_weights_.layer(layer), {handover_.ids(), handover_.weights(), n_tokens},
                 buffers_.normed, buffers_.residual, stream_.get());
   ffn(layer_weights(layer).shared, n_tokens);
+  clock_.end_of(Block::kShared, layer, stream_.get());
+  clock_.end_of(Block::kLayer, layer, stream_.get());
 }
 
 bool CudaBackend::has_experts(int64_t layer) const {
@@ -103,11 +116,11 @@ Backend::Routed CudaBackend::route(int64_t layer, int64_t n_tokens) {
 }
 
 // The answer comes first: with CUDA_LAUNCH_BLOCKING a call returns when the stream has done it.
-void CudaBackend::finish_experts(int64_t /*layer*/, int64_t n_tokens) {
+void CudaBackend::finish_experts(int64_t layer, int64_t n_tokens) {
   handover_.answer();
   --unanswered_;
   if (!replays_) {
-    handover_.take_sum(buffers_.residual, n_tokens, stream_.get());
+    put_sum(layer, n_tokens);
   }
 }
 

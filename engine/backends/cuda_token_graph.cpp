@@ -58,40 +58,18 @@ const cuda::Graph& CudaBackend::token_graph(const Batch& batch) {
 }
 
 void CudaBackend::put_token(const Batch& widest) {
-  times_[0].record_in_graph(stream_.get());
   put_embedding(1);
-  bool dense_done = false;
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
-    const bool dense = config_.is_dense_layer(layer);
-    if (!dense && !dense_done) {
-      times_[1].record_in_graph(stream_.get());
-      dense_done = true;
-    }
     put_attention(layer, widest);
-    if (dense) {
+    if (config_.is_dense_layer(layer)) {
       put_dense_ffn(layer, 1);
     } else if (has_experts(layer)) {
       put_routed_ffn(layer, 1);
     } else {
       put_route(layer, 1);
-      handover_.take_sum(buffers_.residual, 1, stream_.get());
+      put_sum(layer, 1);
     }
   }
-  if (!dense_done) {
-    times_[1].record_in_graph(stream_.get());
-  }
-  times_[2].record_in_graph(stream_.get());
-}
-
-std::optional<LayerTimes> CudaBackend::pass_times() {
-  if (!replays_) {
-    return {};
-  }
-  times_[2].synchronize();
-  const auto ns = [&](int from, int to) {
-    return static_cast<int64_t>(cuda::elapsed_ms(times_[from], times_[to]) * 1e6F);
-  };
-  return LayerTimes{.dense_ns = ns(0, 1), .moe_ns = ns(1, 2)};
 }
 
 }  // namespace sluice
