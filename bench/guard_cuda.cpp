@@ -1,6 +1,6 @@
 // The GPU's bars, each measured afresh beside its floor: a line per bar as in guard_cpu.cpp, lines without a
 // bar for information. Exit code 1 when a bar is short, 2 when there is no GPU. `./run guard cuda` runs it.
-//   guard_cuda [handover|gemv|gemm|attention ...]
+//   guard_cuda [handover|layer|gemv|gemm|attention ...]
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -13,6 +13,7 @@
 #include "bench/cuda_gemm_speed.h"
 #include "bench/cuda_gemv_speed.h"
 #include "bench/cuda_handover_speed.h"
+#include "bench/cuda_layer_speed.h"
 #include "bench/report.h"
 #include "kernels_cuda/base/device.h"
 
@@ -40,6 +41,7 @@ int guard(std::span<const char* const> parts) {
   Report::head();
   Report report;
   if (wanted("handover")) guard_cuda_handover(report);
+  if (wanted("layer")) guard_cuda_layer(report);
   if (wanted("gemv")) guard_cuda_gemv(floors, report);
   if (wanted("gemm")) report_cuda_gemm(floors);
   if (wanted("attention")) guard_cuda_attention(floors, report);

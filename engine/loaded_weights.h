@@ -31,7 +31,8 @@ class LoadedWeights {
   [[nodiscard]] const RoutedExperts& experts() const { return experts_; }
   /// None when activations are float32 or a GPU has them.
   [[nodiscard]] const PanelWeights* panels() const { return panels_ ? &*panels_ : nullptr; }
-  /// What a GPU has: all but the routed experts, and those of some layers. Null when everything runs on the CPU.
+  /// What a GPU has: all but the routed experts, and those of some layers. Null when everything runs on the
+  /// CPU.
   [[nodiscard]] const GpuWeights* gpu() const { return gpu_.get(); }
   /// Whether a runtime of these options may compute with them.
   [[nodiscard]] bool suit(const RuntimeOptions& options) const;

@@ -47,8 +47,8 @@ struct RuntimeOptions {
   ExpertMemory expert_memory = ExpertMemory::kLoaded;  // --mmap: kMapped
   NumaMode numa = NumaMode::kAuto;
   Device device = Device::kCpu;  // -ngl
-  /// MoE layers, ascending, whose routed experts are in GPU memory and computed there (-ncmoe, -ot). Only with
-  /// kGpu.
+  /// MoE layers, ascending, whose routed experts are in GPU memory and computed there (-ncmoe, -ot). Only
+  /// with kGpu.
   std::vector<int64_t> gpu_expert_layers = {};
   /// Tokens of a cache that will be made, and its type: a GPU without room for it is refused before anything
   /// is loaded.
@@ -72,8 +72,8 @@ struct ForwardRequest {
   std::stop_token stop = {};  // asked once per layer
 };
 
-/// Where the time of MoE layers goes, all of them together (RuntimeOptions::profile). With a GPU, its times but
-/// for `experts_ns`.
+/// Where the time of MoE layers goes, all of them together (RuntimeOptions::profile). With a GPU, its times
+/// but for `experts_ns`.
 struct BlockTimes {
   int64_t layers = 0;        // MoE layers that were computed
   int64_t attention_ns = 0;  // the attention block

@@ -99,7 +99,7 @@ struct FloatRows {
   static __device__ __forceinline__ void for_each_quad(const HeadArgs& args, const unsigned char* panel,
                                                        int lane, Part part, const Use& use) {
     const int steps = args.cols / 16;
-#pragma unroll 2
+#pragma unroll 1  // sm_80 spills otherwise
     for (int step = part.begin(steps); step < part.end(steps); ++step) {
       const int col = step * 16 + 4 * (lane % 4);
       float w[2][4];
@@ -167,7 +167,8 @@ __global__ void __launch_bounds__(kThreads) chosen_product_kernel(HeadArgs args)
   const int64_t part = blockIdx.x / args.panels_of_head;
   const int64_t in_matrix = blockIdx.x % args.panels_of_head;
   const int64_t matrix = args.ids[token * (args.n_panels / args.panels_of_head) + part];
-  const unsigned char* const panel = args.panels + (matrix * args.panels_of_head + in_matrix) * args.panel_bytes;
+  const unsigned char* const panel =
+      args.panels + (matrix * args.panels_of_head + in_matrix) * args.panel_bytes;
   const float* const x = args.x + token * args.x_stride + part * args.x_head_stride;
   float sums[2] = {};
   Rows::for_each_quad(args, panel, lane, {warp, kWarps}, [&](int col, const float(&w)[2][4]) {

@@ -31,12 +31,12 @@ struct HeadProduct {
   int64_t y_head_stride = 0;
 };
 
-/// y[t][k][r] = scale * (row r of matrix m) . x[t][k], m = ids[t][k] and scale = scales[m] or w.scale. Shapes,
-/// strides and alignments as above.
+/// y[t][k][r] = scale * (row r of matrix m) . x[t][k], m = ids[t][k] and scale = scales[m] or w.scale.
+/// Shapes, strides and alignments as above.
 struct ChosenProduct {
-  quant::PanelView w;              // matrices * head_panels(rows) panels
-  const float* scales = nullptr;   // [matrices], or null: w.scale
-  const int32_t* ids = nullptr;    // [n_tokens, used], each in [0, matrices)
+  quant::PanelView w;             // matrices * head_panels(rows) panels
+  const float* scales = nullptr;  // [matrices], or null: w.scale
+  const int32_t* ids = nullptr;   // [n_tokens, used], each in [0, matrices)
   int64_t used = 0;
   int64_t rows = 0;  // of a matrix
   int64_t n_tokens = 0;

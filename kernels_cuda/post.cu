@@ -47,8 +47,8 @@ __global__ void __launch_bounds__(kThreads) post_kernel(PostArgs args) {
 }
 
 // The host writes x between kernels: no copy of it that a cache may have is good.
-__global__ void __launch_bounds__(kThreads) add_from_host_kernel(const float* x, int64_t n, float* y,
-                                                                  uint32_t* flag) {
+__global__ void __launch_bounds__(kThreads)
+    add_from_host_kernel(const float* x, int64_t n, float* y, uint32_t* flag) {
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t i = first; i < n / kWide; i += step) {

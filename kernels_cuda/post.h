@@ -36,8 +36,8 @@ class PostScratch {
 void post(std::span<const PostedPart> parts, const HostFlag& flag, const PostScratch& scratch,
           cudaStream_t stream);
 
-/// y[i] += x[i], i < n, x in page-locked memory; both aligned to 16 bytes. Takes down the flag that was waited
-/// for. As above.
+/// y[i] += x[i], i < n, x in page-locked memory; both aligned to 16 bytes. Takes down the flag that was
+/// waited for. As above.
 void add_from_host(const float* x, int64_t n, float* y, const HostFlag& flag, cudaStream_t stream);
 
 }  // namespace sluice::cuda

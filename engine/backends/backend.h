@@ -75,8 +75,8 @@ class Backend {
   /// logits [rows.count, vocab] in host memory = W_head x of these rows, after the final norm.
   virtual void head(RowRange rows, MatrixView<float> logits) = 0;
 
-  /// After embed(), when a pass will not be completed: ends what is under way, so that nothing waits for calls
-  /// that do not come.
+  /// After embed(), when a pass will not be completed: ends what is under way, so that nothing waits for
+  /// calls that do not come.
   virtual void give_up_pass() {}
 
   /// Writes over what the clock around the calls says of the last pass where the backend knows better. To be

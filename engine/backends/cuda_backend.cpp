@@ -96,8 +96,7 @@ int64_t CudaBackend::bytes_needed(const ModelConfig& config, const RuntimeOption
                                   int64_t multiprocessors) {
   return activation_bytes({config, options.max_batch, multiprocessors}) +
          ExpertHandover::bytes_needed(handover_shape(config, options)) +
-         (options.gpu_expert_layers.empty() ? 0
-                                            : CudaExperts::bytes_needed(expert_shape(config, options))) +
+         (options.gpu_expert_layers.empty() ? 0 : CudaExperts::bytes_needed(expert_shape(config, options))) +
          CudaProducts::bytes_needed(product_shape(config, options));
 }
 

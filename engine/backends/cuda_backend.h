@@ -134,11 +134,11 @@ class CudaBackend final : public Backend {
   cuda::PinnedBuffer<int32_t> staged_;  // [3, max_tokens]: ids, positions, lengths of the batch
   cuda::Event staged_free_;             // the copy of what is in staged_ is done
   std::vector<float> host_rows_;        // of to_host
-  int64_t handed_over_;             // MoE layers whose experts are the CPU's
-  bool captures_;                   // single tokens are graphs
-  bool replays_ = false;            // this pass is one
-  int64_t unanswered_ = 0;          // MoE layers of this pass that wait, or will wait, for their experts
-  std::vector<TokenGraph> graphs_;  // the last one used is the last one
+  int64_t handed_over_;                 // MoE layers whose experts are the CPU's
+  bool captures_;                       // single tokens are graphs
+  bool replays_ = false;                // this pass is one
+  int64_t unanswered_ = 0;              // MoE layers of this pass that wait, or will wait, for their experts
+  std::vector<TokenGraph> graphs_;      // the last one used is the last one
   CudaBlockClock clock_;
 };
 

@@ -11,8 +11,6 @@ namespace {
 using offload::ExpertPart;
 using offload::ExpertPartShape;
 
-
-
 const offload::ExpertMatrix& mapped_matrix(const Model& model, int64_t layer, ExpertPart part) {
   const offload::ExpertLayer& experts = model.weights().layers[static_cast<size_t>(layer)].experts;
   return part == ExpertPart::kGate ? experts.gate : part == ExpertPart::kUp ? experts.up : experts.down;
@@ -120,7 +118,8 @@ int64_t CudaExpertWeights::bytes_needed(const Model& model, const std::vector<in
 
 const CudaExpertLayer* CudaExpertWeights::layer(int64_t layer) const {
   const auto found = std::ranges::lower_bound(layers_, layer);
-  return found == layers_.end() || *found != layer ? nullptr : &experts_[static_cast<size_t>(found - layers_.begin())];
+  return found == layers_.end() || *found != layer ? nullptr
+                                                   : &experts_[static_cast<size_t>(found - layers_.begin())];
 }
 
 }  // namespace sluice

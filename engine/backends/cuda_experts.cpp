@@ -112,7 +112,8 @@ void CudaExperts::add_many(const CudaExpertLayer& layer, const CudaRoutes& route
   const auto to_bf16 = [&](const float* x, uint16_t* out, int64_t rows, int64_t n) {
     cuda::to_bf16({.x = x, .x_stride = n, .y = out, .y_stride = n, .rows = rows, .n = n}, stream);
   };
-  const auto multiply = [&](const cuda::ExpertPanels& w, const uint16_t* x, const int32_t* tokens, float* out) {
+  const auto multiply = [&](const cuda::ExpertPanels& w, const uint16_t* x, const int32_t* tokens,
+                            float* out) {
     cuda::panel_gemm({.w = w,
                       .x = x,
                       .x_stride = w.first.layout.cols,

@@ -43,12 +43,12 @@ class CudaExperts {
  private:
   struct Buffers {
     Buffers(const CudaExpertShape& shape, CudaArena& arena);
-    int32_t* identity;       // [tile * used]: 0, 1, 2 ...
-    float* gate;             // [slots, d_expert]
-    float* up;               // [slots, d_expert]
-    float* parts;            // [slots, d_model]
-    uint16_t* f;             // [max_tokens, d_model] bf16, as the rest only where many are rounded
-    uint16_t* hidden;        // [slots, d_expert] bf16
+    int32_t* identity;  // [tile * used]: 0, 1, 2 ...
+    float* gate;        // [slots, d_expert]
+    float* up;          // [slots, d_expert]
+    float* parts;       // [slots, d_model]
+    uint16_t* f;        // [max_tokens, d_model] bf16, as the rest only where many are rounded
+    uint16_t* hidden;   // [slots, d_expert] bf16
     cuda::TokenGroups groups;
   };
 

@@ -60,8 +60,8 @@ struct CudaModel {
 
 class CudaWeights final : public GpuWeights {
  public:
-  /// Packs with all workers and copies to this thread's GPU, which must have bytes_needed() free, and what the
-  /// experts of `expert_layers` need. Throws Error, and LoadStopped when `stop` was requested.
+  /// Packs with all workers and copies to this thread's GPU, which must have bytes_needed() free, and what
+  /// the experts of `expert_layers` need. Throws Error, and LoadStopped when `stop` was requested.
   CudaWeights(const Model& model, const std::vector<int64_t>& expert_layers, const std::string& gpu_name,
               offload::Workers& workers, const std::stop_token& stop);
 

@@ -79,17 +79,19 @@ std::string profile_row(const BenchRow& row) {
   const double computing = us(b.attention_ns + b.route_ns + b.shared_ns);
   const double layer = computing + us(gpu ? b.waiting_ns : b.experts_ns);
   const double parts = computing + us(b.experts_ns) + kHandoverUs;
-  return fmt::format("| {} | {:.1f} | {:.1f} | {:.1f} | {:.1f} | {} | {:.1f} | {} |\n", row.test.name(), layer,
-                     us(b.attention_ns), us(b.route_ns), us(b.shared_ns),
+  return fmt::format("| {} | {:.1f} | {:.1f} | {:.1f} | {:.1f} | {} | {:.1f} | {} |\n", row.test.name(),
+                     layer, us(b.attention_ns), us(b.route_ns), us(b.shared_ns),
                      gpu ? fmt::format("{:.1f}", us(b.waiting_ns)) : "", us(b.experts_ns),
                      gpu ? fmt::format("{:.2f}", layer / parts) : "");
 }
 
 std::string profile_head() {
   return fmt::format(
-      "\nAn MoE layer of a pass, us. With a GPU the first five are its times, and the last column is the layer "
+      "\nAn MoE layer of a pass, us. With a GPU the first five are its times, and the last column is the "
+      "layer "
       "against its parts one after the other, with {:.0f} us for the hand-over.\n\n"
-      "| test | layer | attention | norm, router, hand-over | shared expert | waiting for the experts | routed "
+      "| test | layer | attention | norm, router, hand-over | shared expert | waiting for the experts | "
+      "routed "
       "experts on the CPU | layer / parts |\n"
       "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
       kHandoverUs);
@@ -168,8 +170,9 @@ std::string markdown_row(const BenchSubject& subject, const BenchRow& row) {
   const MeanDeviation rate = mean_deviation(row.tokens_per_second());
   return fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.2f} ± {:.2f} |\n",
                      cell(subject.model_name), size_text(subject.model_bytes), count_text(subject.parameters),
-                     backend_name(row.setup), row.setup.threads, row.setup.max_batch, cache_type_name(row.setup.cache_type),
-                     attention_mode_name(row.setup.attention), row.test.name(), rate.mean, rate.deviation);
+                     backend_name(row.setup), row.setup.threads, row.setup.max_batch,
+                     cache_type_name(row.setup.cache_type), attention_mode_name(row.setup.attention),
+                     row.test.name(), rate.mean, rate.deviation);
 }
 
 }  // namespace

@@ -75,8 +75,8 @@ struct PromptOptions {
   [[nodiscard]] std::string read() const;
 };
 
-/// Of a flag that is given twice the last value counts, so that a script can add to a user's flags; but of those
-/// that take all (-ot). Call it after they are added.
+/// Of a flag that is given twice the last value counts, so that a script can add to a user's flags; but of
+/// those that take all (-ot). Call it after they are added.
 void let_last_value_win(CLI::App& command);
 
 /// --log-level, which takes effect as soon as it is parsed.

@@ -50,8 +50,8 @@ std::vector<Override> parse_overrides(const std::vector<std::string>& texts) {
 }
 
 const Override* first_match(const std::vector<Override>& overrides, const std::string& name) {
-  const auto found = std::ranges::find_if(
-      overrides, [&](const Override& o) { return std::regex_search(name, o.pattern); });
+  const auto found =
+      std::ranges::find_if(overrides, [&](const Override& o) { return std::regex_search(name, o.pattern); });
   return found == overrides.end() ? nullptr : &*found;
 }
 
@@ -72,10 +72,11 @@ void PlacementOptions::add_to(CLI::App& app) {
                                    "routed experts on the GPU (default: that where there is a GPU)"),
                     0)
       ->group(group);
-  take_whole_number(app.add_option("--n-cpu-moe", cpu_moe_layers,
-                                   "Also -ncmoe. Routed experts of the first N layers stay in memory, those of "
-                                   "the other layers go to the GPU (default: all stay)"),
-                    0)
+  take_whole_number(
+      app.add_option("--n-cpu-moe", cpu_moe_layers,
+                     "Also -ncmoe. Routed experts of the first N layers stay in memory, those of "
+                     "the other layers go to the GPU (default: all stay)"),
+      0)
       ->group(group);
   app.add_flag("--cpu-moe", cpu_moe, "Also -cmoe. Routed experts of all layers stay in memory")->group(group);
   app.add_option("--override-tensor", overrides,
@@ -111,7 +112,8 @@ std::vector<int64_t> PlacementOptions::gpu_expert_layers(const Model& model) con
     const std::optional<int64_t> layer = layer_of_experts(tensor.name);
     if (!layer.has_value() || *layer >= config.layers) {
       if (match != nullptr && match->place == Place::kCpu) {
-        throw Error(kOverride, "expressions that name routed experts only (ffn_..._exps): the rest is on the GPU",
+        throw Error(kOverride,
+                    "expressions that name routed experts only (ffn_..._exps): the rest is on the GPU",
                     fmt::format("{}, which matches {}", match->text, tensor.name));
       }
       continue;

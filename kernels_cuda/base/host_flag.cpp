@@ -12,8 +12,17 @@
 namespace sluice::cuda {
 namespace {
 
-constexpr int64_t kWords = 64;                // a page-locked cache line and its neighbour of its own
-constexpr unsigned kDriverVersion = 12000;    // whose form of the calls is asked for
+constexpr int64_t kWords = 64;              // a page-locked cache line and its neighbour of its own
+constexpr unsigned kDriverVersion = 12000;  // whose form of the calls is asked for
+
+// CUDA 13 gave the calls with edge data the plain names.
+#if CUDART_VERSION >= 13000
+constexpr auto* kGetCaptureInfo = &cudaStreamGetCaptureInfo;
+constexpr auto* kUpdateCaptureDependencies = &cudaStreamUpdateCaptureDependencies;
+#else
+constexpr auto* kGetCaptureInfo = &cudaStreamGetCaptureInfo_v3;
+constexpr auto* kUpdateCaptureDependencies = &cudaStreamUpdateCaptureDependencies_v2;
+#endif
 
 template <typename Function>
 Function* driver_function(const char* name) {
@@ -52,8 +61,7 @@ Capture capture_of(cudaStream_t stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   Capture capture;
   const cudaGraphEdgeData* edges = nullptr;
-  check(cudaStreamGetCaptureInfo(stream, &status, nullptr, &capture.graph, &capture.nodes, &edges,
-                                 &capture.count),
+  check(kGetCaptureInfo(stream, &status, nullptr, &capture.graph, &capture.nodes, &edges, &capture.count),
         "cudaStreamGetCaptureInfo");
   if (status != cudaStreamCaptureStatusActive) capture.graph = nullptr;
   return capture;
@@ -67,7 +75,7 @@ void add_node(const Capture& capture, CUstreamBatchMemOpParams& operation, cudaS
   CUgraphNode node = nullptr;
   const auto add = driver_function<decltype(cuGraphAddBatchMemOpNode)>("cuGraphAddBatchMemOpNode");
   check_driver(add(&node, capture.graph, capture.nodes, capture.count, &params), "cuGraphAddBatchMemOpNode");
-  check(cudaStreamUpdateCaptureDependencies(stream, &node, nullptr, 1, cudaStreamSetCaptureDependencies),
+  check(kUpdateCaptureDependencies(stream, &node, nullptr, 1, cudaStreamSetCaptureDependencies),
         "cudaStreamUpdateCaptureDependencies");
 }
 

@@ -63,15 +63,14 @@ INSTANTIATE_TEST_SUITE_P(Prompts, CudaGolden, ::testing::ValuesIn(testing::kGold
 TEST_P(CudaGolden, DefaultPrecisionStaysNear) {
   SLUICE_NEEDS_TINY_MODEL();
   Runtime runtime(testing::golden_model(), {.device = Device::kGpu});
-  const testing::GoldenDistance found =
-      testing::golden_distance(runtime, GetParam(), CacheType::kBF16);
+  const testing::GoldenDistance found = testing::golden_distance(runtime, GetParam(), CacheType::kBF16);
   EXPECT_GT(found.logit_error, 1e-5) << "nothing was rounded";
   EXPECT_LT(found.logit_error, 0.05);
   EXPECT_GT(found.overlap, 0.95);
   EXPECT_GE(found.same_first + 1, found.positions);
-  fmt::print("{:9} logits {:.1e} relative, worst {:.1e}; likeliest token {} of {}; selection overlap {:.4f}\n",
-             GetParam(), found.logit_error, found.largest_error, found.same_first, found.positions,
-             found.overlap);
+  fmt::print(
+      "{:9} logits {:.1e} relative, worst {:.1e}; likeliest token {} of {}; selection overlap {:.4f}\n",
+      GetParam(), found.logit_error, found.largest_error, found.same_first, found.positions, found.overlap);
 }
 
 class CudaBackendTest : public OnGpu {
@@ -138,9 +137,8 @@ double at_share(const std::vector<double>& sorted, double share) {
 TEST_F(CudaBackendTest, GreedyContinuationsAreTheGoldens) {
   SLUICE_NEEDS_TINY_MODEL();
   const Model& model = testing::golden_model();
-  for (const RuntimeOptions& options :
-       {exact_on(Device::kGpu), resident(model, exact_on(Device::kGpu)),
-        resident(model, exact_on(Device::kGpu), 2)}) {
+  for (const RuntimeOptions& options : {exact_on(Device::kGpu), resident(model, exact_on(Device::kGpu)),
+                                        resident(model, exact_on(Device::kGpu), 2)}) {
     Runtime runtime(model, options);
     testing::expect_golden_continuations(runtime);
   }

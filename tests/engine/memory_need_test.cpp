@@ -60,6 +60,18 @@ TEST(MemoryNeed, GpuIsRefusedOneByteTooMany) {
       "to the CPU, found 23.0 GB free");
 }
 
+TEST(MemoryNeed, ExpertsOfTheGpuAreNamedWithTheirFlag) {
+  const GpuMemoryNeed need{.weights = 1'000'000'000, .experts = 5'000'000'000};
+  const std::string text = testing::error_text([&] {
+    require_gpu_memory("GPU 0 (a card)", need, 5'999'999'999);
+    return 0;
+  });
+  EXPECT_NE(
+      text.find("6.0 GB of free memory: 1.0 GB for weights, 5.0 GB for routed experts (a larger -ncmoe"),
+      std::string::npos)
+      << text;
+}
+
 TEST(MemoryNeed, MappedExpertsAreToldWithTheirSize) {
   const Model model = synth::open_model(synth::parse_model_spec(kSpec), {});
   constexpr int64_t kBytes = int64_t{2} * 16 * 3 * 256 * 256 / 32 * 34;

@@ -189,7 +189,8 @@ TEST_F(CudaHeadProduct, ChosenMatrices) {
           allowed.push_back(scale * parts * static_cast<double>(cols + 4) * kRounding + 1e-30);
         }
       }
-      EXPECT_TRUE(within(y.to_host(stream()), expected, allowed)) << info.name << ' ' << rows << " x " << cols;
+      EXPECT_TRUE(within(y.to_host(stream()), expected, allowed))
+          << info.name << ' ' << rows << " x " << cols;
     }
   }
 }

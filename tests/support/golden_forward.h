@@ -17,11 +17,11 @@ void expect_golden(Runtime& runtime, const std::string& prompt);
 
 /// How far rounded arithmetic is from the goldens.
 struct GoldenDistance {
-  int64_t positions = 0;    // whose logits were compared
-  int64_t same_first = 0;   // of them, how many have the golden's likeliest token
-  double logit_error = 0;   // |difference| / |golden| over all of them
+  int64_t positions = 0;     // whose logits were compared
+  int64_t same_first = 0;    // of them, how many have the golden's likeliest token
+  double logit_error = 0;    // |difference| / |golden| over all of them
   double largest_error = 0;  // of a logit
-  double overlap = 0;       // of selections, mean over layers; 1 where everything is selected
+  double overlap = 0;        // of selections, mean over layers; 1 where everything is selected
   int64_t selections = 0;
 };
 GoldenDistance golden_distance(Runtime& runtime, const std::string& prompt, CacheType cache_type);
