@@ -40,6 +40,13 @@ TEST_F(CudaPost, PartsThenTheFlag) {
 TEST_F(CudaPost, AnswersAreAddedWhenTheFlagIsRaised) {
   SCOPED_TRACE(random_.describe());
   const cuda::HostFlag flag;
+  {
+    // A kernel's first launch loads it, which may wait for the stream: not behind what waits for us.
+    const cuda::DeviceBuffer<float> y(std::vector<float>(4, 0.0F));
+    const cuda::PinnedBuffer<float> x(4);
+    cuda::add_from_host(x.data(), 4, y.data(), flag, stream());
+    static_cast<void>(y.to_host(stream()));
+  }
   for (const int64_t n : {1, 6, 7168, 300'001}) {
     std::vector<float> y = random_.normal(n);
     const cuda::DeviceBuffer<float> y_there(y);
