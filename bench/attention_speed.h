@@ -34,7 +34,7 @@ struct AttentionCase {
 struct AttentionScene {
   AttentionScene(const ModelConfig& config, const cpu::Kernels& kernels, const AttentionOptions& options);
 
-  KvCache cache;
+  CpuCache cache;
   std::vector<float> heads;
   std::vector<float> index_heads;
   std::vector<float> index_weights;

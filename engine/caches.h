@@ -1,5 +1,5 @@
 // What every layer remembers of every token: the latent row (latent, then rotated rope part) and the
-// indexer's key.
+// indexer's key. Where the rows are is the backend's to choose: CpuCache has them in memory.
 #pragma once
 
 #include <cstddef>
@@ -17,16 +17,49 @@ enum class CacheType { kF32, kBF16 };
 /// "f32", "bf16".
 std::string_view cache_type_name(CacheType type);
 
+/// Latent rows [capacity, d_latent + d_rope]; index keys [capacity, d_index], none without an indexer.
+enum class CachePart { kLatent, kIndexKeys };
+
 /// Rows for `capacity` positions of one sequence. How many are valid is the session's to know.
 class KvCache {
  public:
-  /// Throws Error naming -c/--ctx-size when the memory cannot be had.
-  KvCache(const ModelConfig& config, int64_t capacity, CacheType type);
+  KvCache(const KvCache&) = delete;
+  KvCache& operator=(const KvCache&) = delete;
+  virtual ~KvCache() = default;
 
   [[nodiscard]] int64_t capacity() const { return capacity_; }
   [[nodiscard]] CacheType type() const { return type_; }
-  [[nodiscard]] int64_t layers() const { return static_cast<int64_t>(latent_.size()); }
+  [[nodiscard]] int64_t layers() const { return layers_; }
   [[nodiscard]] int64_t bytes() const;
+  /// Of a position in one layer; 0 for index keys without an indexer.
+  [[nodiscard]] int64_t row_bytes(CachePart part) const { return cols(part) * element_bytes(); }
+
+  /// The layer's first rows, as many whole ones as `rows` holds, for saving and loading: the same bytes
+  /// wherever the cache is. Both wait for what writes the cache.
+  virtual void copy_out(CachePart part, int64_t layer, std::span<std::byte> rows) const = 0;
+  virtual void copy_in(CachePart part, int64_t layer, std::span<const std::byte> rows) = 0;
+
+ protected:
+  KvCache(const ModelConfig& config, int64_t capacity, CacheType type);
+
+  [[nodiscard]] int64_t element_bytes() const { return type_ == CacheType::kF32 ? 4 : 2; }
+  [[nodiscard]] int64_t cols(CachePart part) const {
+    return part == CachePart::kLatent ? d_cache_ : d_index_;
+  }
+
+ private:
+  CacheType type_;
+  int64_t capacity_;
+  int64_t layers_;
+  int64_t d_cache_;
+  int64_t d_index_;
+};
+
+/// The rows in memory, for the CPU backend.
+class CpuCache final : public KvCache {
+ public:
+  /// Throws Error naming -c/--ctx-size when the memory cannot be had.
+  CpuCache(const ModelConfig& config, int64_t capacity, CacheType type);
 
   [[nodiscard]] cpu::CacheRows latent_rows(int64_t layer) const;  // [capacity, d_latent + d_rope]
   [[nodiscard]] cpu::CacheRows index_rows(int64_t layer) const;   // [capacity, d_index]
@@ -35,17 +68,14 @@ class KvCache {
   void store_index_key(const cpu::Kernels& kernels, int64_t layer, int64_t position,
                        std::span<const float> key);
 
-  /// Raw bytes of the first `positions` rows of a layer, for saving and loading.
-  [[nodiscard]] std::span<std::byte> latent_bytes(int64_t layer, int64_t positions);
-  [[nodiscard]] std::span<std::byte> index_bytes(int64_t layer, int64_t positions);
+  void copy_out(CachePart part, int64_t layer, std::span<std::byte> rows) const override;
+  void copy_in(CachePart part, int64_t layer, std::span<const std::byte> rows) override;
 
  private:
-  [[nodiscard]] int64_t element_bytes() const { return type_ == CacheType::kF32 ? 4 : 2; }
+  [[nodiscard]] cpu::CacheRows rows_of(CachePart part, int64_t layer) const;
+  void store(CachePart part, const cpu::Kernels& kernels, int64_t layer, int64_t position,
+             std::span<const float> row);
 
-  CacheType type_;
-  int64_t capacity_;
-  int64_t d_cache_;
-  int64_t d_index_;
   std::vector<std::vector<std::byte>> latent_;  // per layer
   std::vector<std::vector<std::byte>> index_;   // per layer; empty without an indexer
 };

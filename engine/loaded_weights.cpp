@@ -4,18 +4,35 @@
 #include "engine/load_stopped.h"
 
 namespace sluice {
+namespace {
+
+std::unique_ptr<const GpuWeights> gpu_weights(const Model& model, const RuntimeOptions& options,
+                                              offload::Workers& workers) {
+  if (chosen_device(options.device) == Device::kCpu) {
+    return nullptr;
+  }
+  return load_gpu_weights(model, options, workers);
+}
+
+}  // namespace
+
 LoadedWeights::LoadedWeights(const Model& model, const RuntimeOptions& options,
                              const offload::Machine& machine, offload::Workers& workers)
     : model_(model),
       activations_(options.activations),
       expert_memory_(options.expert_memory),
       numa_(options.numa),
+      device_(chosen_device(options.device)),
+      gpu_expert_layers_(options.gpu_expert_layers),
+      gpu_(gpu_weights(model, options, workers)),
       experts_(model, options, machine, workers) {
-  if (options.activations == Activations::kInt8) {
+  if (options.activations == Activations::kInt8 && gpu_ == nullptr) {
     panels_.emplace(model.weights(), workers, options.load_stop);
   }
   if (options.check_tensors) {
-    check_tensors(model, experts_.loaded() ? TensorsToCheck::kAllButExperts : TensorsToCheck::kAll, workers,
+    // Experts that are loaded into memory were checked on the way; those of a GPU were not.
+    const bool experts_checked = experts_.loaded() && options.gpu_expert_layers.empty();
+    check_tensors(model, experts_checked ? TensorsToCheck::kAllButExperts : TensorsToCheck::kAll, workers,
                   options.load_stop);
   }
   throw_if_stopped(options.load_stop);
@@ -23,7 +40,8 @@ LoadedWeights::LoadedWeights(const Model& model, const RuntimeOptions& options,
 
 bool LoadedWeights::suit(const RuntimeOptions& options) const {
   return options.activations == activations_ && options.expert_memory == expert_memory_ &&
-         options.numa == numa_;
+         options.numa == numa_ && chosen_device(options.device) == device_ &&
+         options.gpu_expert_layers == gpu_expert_layers_;
 }
 
 }  // namespace sluice

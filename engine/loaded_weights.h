@@ -1,9 +1,12 @@
 // A model's weights made ready to compute, which takes time and memory: the routed experts, and panels of the
-// matrices that all tokens share. They depend on few options, so that several runtimes can compute with them.
+// matrices that all tokens share, in memory or on a GPU. They depend on few options, so that several runtimes
+// can compute with them.
 #pragma once
 
+#include <memory>
 #include <optional>
 
+#include "engine/backends/gpu.h"
 #include "engine/backends/panel_weights.h"
 #include "engine/model.h"
 #include "engine/routed_experts.h"
@@ -15,9 +18,10 @@ namespace sluice {
 
 class LoadedWeights {
  public:
-  /// Of the options count `activations`, `expert_memory`, `numa`, `check_tensors`, `load_progress` and
-  /// `load_stop`. Keeps a reference to `model`, none to `workers`. Throws Error and LoadStopped as Runtime's
-  /// constructor does.
+  /// Of the options count `activations`, `expert_memory`, `numa`, `device`,
+  /// `gpu_expert_layers`, `check_tensors`, `load_progress`
+  /// and `load_stop`, and for a GPU what its working memory depends on. Keeps a reference to `model`, none to
+  /// `workers`. Throws Error and LoadStopped as Runtime's constructor does.
   LoadedWeights(const Model& model, const RuntimeOptions& options, const offload::Machine& machine,
                 offload::Workers& workers);
   LoadedWeights(const LoadedWeights&) = delete;
@@ -25,8 +29,11 @@ class LoadedWeights {
 
   [[nodiscard]] const Model& model() const { return model_; }
   [[nodiscard]] const RoutedExperts& experts() const { return experts_; }
-  /// None when activations are float32.
+  /// None when activations are float32 or a GPU has them.
   [[nodiscard]] const PanelWeights* panels() const { return panels_ ? &*panels_ : nullptr; }
+  /// What a GPU has: all but the routed experts, and those of some layers. Null when everything runs on the
+  /// CPU.
+  [[nodiscard]] const GpuWeights* gpu() const { return gpu_.get(); }
   /// Whether a runtime of these options may compute with them.
   [[nodiscard]] bool suit(const RuntimeOptions& options) const;
 
@@ -35,6 +42,9 @@ class LoadedWeights {
   Activations activations_;
   ExpertMemory expert_memory_;
   NumaMode numa_;
+  Device device_;
+  std::vector<int64_t> gpu_expert_layers_;
+  std::unique_ptr<const GpuWeights> gpu_;  // first: a GPU that is too small is known before the long load
   RoutedExperts experts_;
   std::optional<PanelWeights> panels_;
 };

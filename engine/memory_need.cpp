@@ -31,6 +31,25 @@ void require_memory(const Model& model, const MemoryNeed& need, int64_t availabl
       gigabytes(available) + " available");
 }
 
+void require_gpu_memory(const std::string& gpu, const GpuMemoryNeed& need, int64_t available) {
+  const int64_t total = need.weights + need.experts + need.working + need.cache;
+  if (total <= available) {
+    return;
+  }
+  const std::string experts =
+      need.experts == 0
+          ? std::string()
+          : fmt::format("{} for routed experts (a larger -ncmoe leaves more of them in memory), ",
+                        gigabytes(need.experts));
+  throw Error(
+      gpu,
+      fmt::format("{} of free memory: {} for weights, {}{} for a batch of {} tokens (-ub), {} for the "
+                  "cache of {} tokens (-c); smaller ones take less, -ngl 0 leaves all to the CPU",
+                  gigabytes(total), gigabytes(need.weights), experts, gigabytes(need.working), need.max_batch,
+                  gigabytes(need.cache), need.context),
+      gigabytes(available) + " free");
+}
+
 int64_t expert_bytes(const ModelWeights& weights) {
   int64_t bytes = 0;
   for (const LayerWeights& layer : weights.layers) {

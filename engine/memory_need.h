@@ -17,6 +17,19 @@ struct MemoryNeed {
 /// Throws Error naming the model, what it needs, what is `available` (bytes) and what would help.
 void require_memory(const Model& model, const MemoryNeed& need, int64_t available);
 
+/// Bytes of GPU memory.
+struct GpuMemoryNeed {
+  int64_t weights = 0;
+  int64_t experts = 0;  // routed ones
+  int64_t working = 0;
+  int64_t max_batch = 0;  // tokens that `working` is for
+  int64_t cache = 0;
+  int64_t context = 0;  // tokens that `cache` is for
+};
+
+/// Throws Error naming the GPU, what is needed, what is `available` (bytes) and what would help.
+void require_gpu_memory(const std::string& gpu, const GpuMemoryNeed& need, int64_t available);
+
 /// Bytes of the routed experts in the model's file.
 int64_t expert_bytes(const ModelWeights& weights);
 

@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
+#include "engine/backends/gpu.h"
 #include "engine/backends/panel_weights.h"
 #include "engine/load_stopped.h"
 #include "engine/memory_need.h"
@@ -76,6 +78,36 @@ std::unique_ptr<offload::FileExpertSource> file_source(const Model& model) {
   return std::make_unique<offload::FileExpertSource>(files, std::move(layers));
 }
 
+/// A source without the experts of some layers: a GPU has them.
+class RemainingExperts final : public offload::ExpertSource {
+ public:
+  RemainingExperts(const offload::ExpertSource& all, const std::vector<int64_t>& without)
+      : all_(all), without_(without) {}
+
+  [[nodiscard]] int64_t layers() const override { return all_.layers(); }
+  [[nodiscard]] int64_t experts(int64_t layer) const override {
+    return std::ranges::binary_search(without_, layer) ? 0 : all_.experts(layer);
+  }
+  [[nodiscard]] offload::ExpertPartShape shape(int64_t layer, offload::ExpertPart part) const override {
+    return all_.shape(layer, part);
+  }
+  [[nodiscard]] offload::ExpertOrigin origin(int64_t layer, offload::ExpertPart part) const override {
+    return all_.origin(layer, part);
+  }
+  [[nodiscard]] int64_t reads_at_once() const override { return all_.reads_at_once(); }
+  void read(const offload::ExpertRows& what, std::span<std::byte> bytes) const override {
+    all_.read(what, bytes);
+  }
+  [[nodiscard]] std::span<const std::byte> read_into(const offload::ExpertRows& what,
+                                                     offload::ReadBuffer& buffer) const override {
+    return all_.read_into(what, buffer);
+  }
+
+ private:
+  const offload::ExpertSource& all_;
+  const std::vector<int64_t>& without_;
+};
+
 // Nodes that have both memory and processors, by their index in Machine::nodes.
 std::vector<size_t> computing_nodes(const offload::Machine& machine) {
   std::vector<size_t> nodes;
@@ -126,9 +158,10 @@ std::string describe(const offload::ExpertStore& store) {
 offload::ExpertStore load_store(const Model& model, const RuntimeOptions& options,
                                 const offload::Machine& machine, offload::Workers& workers) {
   const auto from_file = model.expert_source() == nullptr ? file_source(model) : nullptr;
-  const offload::ExpertSource& source = from_file ? *from_file : *model.expert_source();
+  const RemainingExperts source(from_file ? *from_file : *model.expert_source(), options.gpu_expert_layers);
   const offload::ExpertStoreOptions how = store_options(options, machine);
-  const bool makes_panels = options.activations == Activations::kInt8;
+  const bool makes_panels =
+      options.activations == Activations::kInt8 && chosen_device(options.device) == Device::kCpu;
   require_memory(model,
                  {.experts = offload::ExpertStore::bytes_needed(source, how.homes),
                   .panels = makes_panels ? PanelWeights::bytes_needed(model.weights()) : 0},

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "engine/backends/cpu_backend.h"
+#include "engine/backends/gpu.h"
 #include "engine/loaded_weights.h"
 #include "kernels_cpu/kernels_cpu.h"
 #include "offload/expert_team.h"
@@ -19,6 +20,24 @@ namespace sluice {
 
 std::string_view attention_mode_name(AttentionMode mode) {
   return mode == AttentionMode::kSparse ? "sparse" : "dense";
+}
+
+BlockTimes BlockTimes::operator+(const BlockTimes& other) const {
+  return {.layers = layers + other.layers,
+          .attention_ns = attention_ns + other.attention_ns,
+          .route_ns = route_ns + other.route_ns,
+          .shared_ns = shared_ns + other.shared_ns,
+          .experts_ns = experts_ns + other.experts_ns,
+          .waiting_ns = waiting_ns + other.waiting_ns};
+}
+
+BlockTimes BlockTimes::operator-(const BlockTimes& other) const {
+  return {.layers = layers - other.layers,
+          .attention_ns = attention_ns - other.attention_ns,
+          .route_ns = route_ns - other.route_ns,
+          .shared_ns = shared_ns - other.shared_ns,
+          .experts_ns = experts_ns - other.experts_ns,
+          .waiting_ns = waiting_ns - other.waiting_ns};
 }
 
 namespace {
@@ -34,6 +53,45 @@ offload::ExpertTeamOptions team_options(const ModelConfig& config, const Runtime
           .isa = isa};
 }
 
+using Clock = std::chrono::steady_clock;
+
+int64_t ns_since(Clock::time_point begin) {
+  return std::chrono::nanoseconds(Clock::now() - begin).count();
+}
+
+/// A pass that ends early, by a stop or an exception, is given up: a stream may wait for the experts, and
+/// whatever frees memory of a GPU waits for the stream.
+class Pass {
+ public:
+  explicit Pass(Backend& backend) : backend_(backend) {}
+  ~Pass() {
+    if (!completed_) {
+      backend_.give_up_pass();
+    }
+  }
+  Pass(const Pass&) = delete;
+  Pass& operator=(const Pass&) = delete;
+
+  void complete() { completed_ = true; }
+
+ private:
+  Backend& backend_;
+  bool completed_ = false;
+};
+
+std::unique_ptr<Backend> make_backend(const Model& model, const RuntimeOptions& options,
+                                      const LoadedWeights& weights, cpu::Isa isa, offload::Workers& workers) {
+  if (weights.gpu() != nullptr) {
+    return make_gpu_backend(model, *weights.gpu(), options, workers);
+  }
+  return std::make_unique<CpuBackend>(model, options, weights.panels(), isa, workers);
+}
+
+/// Why a GPU that is there is left alone although nobody said so.
+std::string unused_gpu(Device wish) {
+  return wish == Device::kAuto ? find_gpu().notice : std::string();
+}
+
 }  // namespace
 
 struct Runtime::Parts {
@@ -44,17 +102,15 @@ struct Runtime::Parts {
         workers(runtime_places(machine, options.threads)),
         weights(loaded != nullptr ? *loaded : own_weights.emplace(model, options, machine, workers)),
         experts(weights.experts().weights(), team_options(model.config(), options, isa), workers),
-        backend(model, options, weights.panels(), isa, workers),
-        residual(static_cast<size_t>(options.max_batch * model.config().d_model)) {}
+        backend(make_backend(model, options, weights, isa, workers)) {}
 
   cpu::Isa isa;
   offload::Workers workers;
   std::optional<LoadedWeights> own_weights;
   const LoadedWeights& weights;
   offload::ExpertTeam experts;
-  CpuBackend backend;
-  std::vector<float> residual;  // [max_batch, d_model]: the stream that all layers add to
-  std::vector<float> logits;    // [1 or n_tokens, vocab]; grows when all positions are asked for
+  std::unique_ptr<Backend> backend;
+  std::vector<float> logits;  // [1 or n_tokens, vocab]; grows when all positions are asked for
 };
 
 RuntimeOptions checked_options(const Model& model, RuntimeOptions options) {
@@ -71,18 +127,22 @@ RuntimeOptions checked_options(const Model& model, RuntimeOptions options) {
     throw Error(model.path().string(), "indexer tensors, which --attention sparse needs",
                 "none; --attention dense runs without them");
   }
+  options.device = chosen_device(options.device);
+  assert(options.gpu_expert_layers.empty() || options.device == Device::kGpu);
   return options;
 }
 
 Runtime::Runtime(const Model& model, const RuntimeOptions& options)
-    : model_(model), options_(checked_options(model, options)) {
+    : model_(model), options_(checked_options(model, options)), notice_(unused_gpu(options.device)) {
   parts_ = std::make_unique<Parts>(model_, options_, offload::probe_machine(), nullptr);
   options_.load_progress = nullptr;
   options_.load_stop = {};
 }
 
 Runtime::Runtime(const LoadedWeights& weights, const RuntimeOptions& options)
-    : model_(weights.model()), options_(checked_options(weights.model(), options)) {
+    : model_(weights.model()),
+      options_(checked_options(weights.model(), options)),
+      notice_(unused_gpu(options.device)) {
   assert(weights.suit(options));  // what they were loaded for is the caller's choice
   parts_ = std::make_unique<Parts>(model_, options_, offload::probe_machine(), &weights);
   options_.load_progress = nullptr;
@@ -96,10 +156,18 @@ std::string Runtime::description() const {
       options_.attention == AttentionMode::kSparse
           ? fmt::format("sparse attention (top {} by the indexer)", model_.config().index_top_k)
           : std::string("dense attention");
-  return fmt::format("CPU, {} thread{}, {} kernels with {} activations, {}, {}", options_.threads,
-                     options_.threads == 1 ? "" : "s", cpu::isa_name(parts_->isa),
+  const GpuWeights* const gpu = parts_->weights.gpu();
+  const std::string before =
+      gpu != nullptr ? fmt::format("{}; experts on the ", gpu->description()) : std::string();
+  const std::string after = notice_.empty() ? std::string() : fmt::format(" ({})", notice_);
+  return fmt::format("{}CPU{}, {} thread{}, {} kernels with {} activations, {}, {}", before, after,
+                     options_.threads, options_.threads == 1 ? "" : "s", cpu::isa_name(parts_->isa),
                      options_.activations == Activations::kInt8 ? "int8" : "float32",
                      parts_->weights.experts().description(), attention);
+}
+
+std::unique_ptr<KvCache> Runtime::make_cache(int64_t capacity, CacheType type) {
+  return parts_->backend->make_cache(capacity, type);
 }
 
 Runtime::Result Runtime::forward(const ForwardRequest& request, KvCache& cache) {
@@ -124,61 +192,91 @@ Runtime::Result Runtime::forward(const ForwardRequest& request, KvCache& cache) 
 Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cache) {
   const offload::ThreadBinding binding = parts_->workers.bind_caller();
   const ModelConfig& config = model_.config();
-  Backend& backend = parts_->backend;
+  Backend& backend = *parts_->backend;
   ForwardObserver* const observer = request.observer;
   const int64_t first = request.first_position;
   const Batch batch{request.ids, first, options_.attention, &cache, observer};
-  const MatrixView<float> x(parts_->residual.data(), batch.n_tokens(), config.d_model);
 
-  backend.embed(batch, x);
+  LayerTimes times;
+  Pass pass(backend);
+  backend.embed(batch);
   if (observer != nullptr) {
-    observer->embedding(first, x);
+    observer->embedding(first, backend.residual(batch.n_tokens()));
   }
   for (int64_t layer = 0; layer < config.layers; ++layer) {
-    const auto begin = std::chrono::steady_clock::now();
+    const Clock::time_point begin = Clock::now();
     if (request.stop.stop_requested()) {
       return {.completed = false, .logits = {}};
     }
-    backend.attention(layer, batch, x);
+    backend.attention(layer, batch);
     if (config.is_dense_layer(layer)) {
-      backend.dense_ffn(layer, x);
+      backend.dense_ffn(layer, batch.n_tokens());
     } else {
-      const Backend::Routed routed = backend.route(layer, x);
-      if (observer != nullptr) {
-        observer->routes(layer, first, routed.routes);
-      }
-      parts_->experts.add(layer, routed.f, routed.routes, x);
-      backend.shared_expert(layer, routed.f, x);
+      times.blocks.attention_ns += ns_since(begin);
+      run_moe_layer(layer, request, batch, times.blocks);
     }
-    const std::chrono::nanoseconds taken = std::chrono::steady_clock::now() - begin;
-    (config.is_dense_layer(layer) ? layer_times_.dense_ns : layer_times_.moe_ns) += taken.count();
+    (config.is_dense_layer(layer) ? times.dense_ns : times.moe_ns) += ns_since(begin);
     if (observer != nullptr) {
-      observer->layer_output(layer, first, x);
+      observer->layer_output(layer, first, backend.residual(batch.n_tokens()));
     }
   }
-  return {.completed = true, .logits = head(request, x)};
+  pass.complete();
+  const MatrixView<const float> logits = head(request);
+  backend.correct_times(times);
+  if (!options_.profile) {
+    times.blocks = {};
+  }
+  layer_times_ = layer_times_ + times;
+  return {.completed = true, .logits = logits};
 }
 
-MatrixView<const float> Runtime::head(const ForwardRequest& request, MatrixView<float> x) {
+// The half of an MoE layer behind its attention.
+void Runtime::run_moe_layer(int64_t layer, const ForwardRequest& request, const Batch& batch,
+                            BlockTimes& times) {
+  Backend& backend = *parts_->backend;
+  Clock::time_point begin = Clock::now();
+  const auto lap = [&](int64_t& total) {
+    total += ns_since(begin);
+    begin = Clock::now();
+  };
+  ++times.layers;
+  if (backend.has_experts(layer)) {
+    backend.routed_ffn(layer, batch);
+    lap(times.shared_ns);
+    return;
+  }
+  const Backend::Routed routed = backend.route(layer, batch.n_tokens());
+  if (request.observer != nullptr) {
+    request.observer->routes(layer, request.first_position, routed.routes);
+  }
+  lap(times.route_ns);
+  parts_->experts.add(layer, routed.f, routed.routes, routed.sum);
+  lap(times.experts_ns);
+  backend.finish_experts(layer, batch.n_tokens());
+  lap(times.shared_ns);
+}
+
+MatrixView<const float> Runtime::head(const ForwardRequest& request) {
   const int64_t vocab = model_.config().vocab_size;
+  const auto n_tokens = static_cast<int64_t>(request.ids.size());
   if (request.logits == Logits::kNone && request.observer == nullptr) {
     return {};
   }
   // Only the rows that somebody asked for go through the norm and the head.
+  const RowRange all{0, n_tokens};
+  const RowRange last{n_tokens - 1, 1};
   const bool last_only = request.logits != Logits::kAll && request.observer == nullptr;
-  const MatrixView<float> normed = last_only ? x.rows_from(x.rows - 1, 1) : x;
-  parts_->backend.final_norm(normed);
+  parts_->backend->final_norm(last_only ? last : all);
   if (request.observer != nullptr) {
-    request.observer->final_norm(request.first_position, normed);
+    request.observer->final_norm(request.first_position, parts_->backend->residual(n_tokens));
   }
   if (request.logits == Logits::kNone) {
     return {};
   }
-  const MatrixView<float> rows =
-      request.logits == Logits::kAll ? normed : normed.rows_from(normed.rows - 1, 1);
-  parts_->logits.resize(std::max(parts_->logits.size(), static_cast<size_t>(rows.rows * vocab)));
-  const MatrixView<float> logits(parts_->logits.data(), rows.rows, vocab);
-  parts_->backend.head(rows, logits);
+  const RowRange rows = request.logits == Logits::kAll ? all : last;
+  parts_->logits.resize(std::max(parts_->logits.size(), static_cast<size_t>(rows.count * vocab)));
+  const MatrixView<float> logits(parts_->logits.data(), rows.count, vocab);
+  parts_->backend->head(rows, logits);
   return logits;
 }
 

@@ -9,6 +9,7 @@
 #include <stop_token>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "engine/caches.h"
 #include "engine/forward_observer.h"
@@ -22,9 +23,13 @@ enum class AttentionMode { kSparse, kDense };
 /// "sparse", "dense".
 std::string_view attention_mode_name(AttentionMode mode);
 
-/// What quantized weights are multiplied with on the CPU: activations rounded to int8 per block of 32, or as
-/// they are. Float weights always meet float32.
+/// What weights are multiplied with. kInt8: on the CPU quantized weights meet activations rounded to int8 per
+/// block of 32, float weights float32; on a GPU one to eight tokens float32, more of them bf16 but for the
+/// router. kFloat32: nothing is rounded.
 enum class Activations { kInt8, kFloat32 };
+
+/// Where everything but the routed experts is computed. kAuto: on the GPU where there is one that can.
+enum class Device { kAuto, kCpu, kGpu };
 
 /// Where the routed experts' weights are: in memory of their own, as panels, or in the mapped file, from
 /// which panels are made each time. Results are the same.
@@ -41,6 +46,15 @@ struct RuntimeOptions {
   Activations activations = Activations::kInt8;        // --exact: kFloat32
   ExpertMemory expert_memory = ExpertMemory::kLoaded;  // --mmap: kMapped
   NumaMode numa = NumaMode::kAuto;
+  Device device = Device::kCpu;  // -ngl
+  /// MoE layers, ascending, whose routed experts are in GPU memory and computed there (-ncmoe, -ot). Only
+  /// with kGpu.
+  std::vector<int64_t> gpu_expert_layers = {};
+  /// Tokens of a cache that will be made, and its type: a GPU without room for it is refused before anything
+  /// is loaded.
+  int64_t planned_context = 0;
+  CacheType planned_cache = CacheType::kBF16;
+  bool profile = false;        // blocks of MoE layers are timed (LayerTimes::blocks)
   bool check_tensors = false;  // infinity or NaN in any weight is an Error
   /// Called while experts are loaded, from any thread, by one at a time. Only until the constructor returns.
   std::function<void(const offload::LoadProgress&)> load_progress = {};
@@ -58,23 +72,44 @@ struct ForwardRequest {
   std::stop_token stop = {};  // asked once per layer
 };
 
-/// What forward passes have taken, by kind of layer.
+/// Where the time of MoE layers goes, all of them together (RuntimeOptions::profile). With a GPU, its times
+/// but for `experts_ns`.
+struct BlockTimes {
+  int64_t layers = 0;        // MoE layers that were computed
+  int64_t attention_ns = 0;  // the attention block
+  int64_t route_ns = 0;      // norm, router and, with a GPU, writing the tokens into memory
+  int64_t shared_ns = 0;     // the shared expert, and routed ones that a GPU has
+  int64_t experts_ns = 0;    // routed experts on the CPU
+  int64_t waiting_ns = 0;    // of a GPU: for the experts' sum after the shared expert, and adding it
+
+  BlockTimes operator-(const BlockTimes& other) const;
+  BlockTimes operator+(const BlockTimes& other) const;
+};
+
+/// What forward passes have taken, by kind of layer. A GPU computes while the host goes on: what a layer
+/// began may be waited for in the next one, but in passes of one token, which are told as the GPU took them.
 struct LayerTimes {
-  int64_t dense_ns = 0;  // all layers with a dense FFN
-  int64_t moe_ns = 0;    // all MoE layers
+  int64_t dense_ns = 0;    // all layers with a dense FFN
+  int64_t moe_ns = 0;      // all MoE layers
+  BlockTimes blocks = {};  // only when asked for
 
   LayerTimes operator-(const LayerTimes& other) const {
-    return {.dense_ns = dense_ns - other.dense_ns, .moe_ns = moe_ns - other.moe_ns};
+    return {.dense_ns = dense_ns - other.dense_ns,
+            .moe_ns = moe_ns - other.moe_ns,
+            .blocks = blocks - other.blocks};
   }
   LayerTimes operator+(const LayerTimes& other) const {
-    return {.dense_ns = dense_ns + other.dense_ns, .moe_ns = moe_ns + other.moe_ns};
+    return {.dense_ns = dense_ns + other.dense_ns,
+            .moe_ns = moe_ns + other.moe_ns,
+            .blocks = blocks + other.blocks};
   }
 };
 
-/// With `threads` resolved. Throws Error for options that a runtime of the model cannot satisfy.
+/// With `threads` and `device` resolved. Throws Error for options that a runtime of the model cannot satisfy.
 RuntimeOptions checked_options(const Model& model, RuntimeOptions options);
 
 class LoadedWeights;
+struct Batch;
 
 class Runtime {
  public:
@@ -92,13 +127,19 @@ class Runtime {
   [[nodiscard]] const Model& model() const { return model_; }
   [[nodiscard]] const RuntimeOptions& options() const { return options_; }  // threads resolved
   /// One line on what runs: "CPU, 16 threads, avx512vnni kernels with int8
-  /// activations, 371.2 GB of experts on 2 NUMA nodes in huge pages, sparse attention (top 2048 ...)".
+  /// activations, 371.2 GB of experts on 2 NUMA nodes in huge pages, sparse attention (top 2048 ...)"; with a
+  /// GPU, that and what it holds come first.
   [[nodiscard]] std::string description() const;
+
+  /// Memory for `capacity` tokens where this runtime computes attention. Throws Error naming -c/--ctx-size
+  /// when there is none.
+  [[nodiscard]] std::unique_ptr<KvCache> make_cache(int64_t capacity, CacheType type);
 
   /// Computes the tokens, writes their cache rows, and returns logits: none, one row, or a row per token,
   /// each [vocab_size]; valid until the next call. Returns false in `completed` when it was stopped: then
-  /// nothing is valid but cache rows before first_position. Throws Error when an id is outside the vocabulary
-  /// or a position outside the cache.
+  /// nothing is valid but cache rows before first_position. `cache` is one that make_cache gave, or a
+  /// CpuCache without a GPU. Throws Error when an id is outside the vocabulary or a position outside the
+  /// cache.
   struct Result {
     bool completed = true;
     MatrixView<const float> logits;
@@ -110,11 +151,13 @@ class Runtime {
 
  private:
   Result run_layers(const ForwardRequest& request, KvCache& cache);
-  MatrixView<const float> head(const ForwardRequest& request, MatrixView<float> x);
+  void run_moe_layer(int64_t layer, const ForwardRequest& request, const Batch& batch, BlockTimes& times);
+  MatrixView<const float> head(const ForwardRequest& request);
 
   struct Parts;
   const Model& model_;
   RuntimeOptions options_;
+  std::string notice_;  // why a GPU that is there is not used, for description()
   std::unique_ptr<Parts> parts_;
   LayerTimes layer_times_;
 };

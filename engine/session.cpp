@@ -31,9 +31,8 @@ int64_t checked_context(const Model& model, int64_t context) {
 }  // namespace
 
 Session::Session(Runtime& runtime, int64_t context, CacheType cache_type)
-    : runtime_(runtime),
-      cache_(runtime.model().config(), checked_context(runtime.model(), context), cache_type) {
-  tokens_.reserve(static_cast<size_t>(cache_.capacity()));
+    : runtime_(runtime), cache_(runtime.make_cache(checked_context(runtime.model(), context), cache_type)) {
+  tokens_.reserve(static_cast<size_t>(cache_->capacity()));
 }
 
 PrefillReport Session::prefill(std::span<const int32_t> ids, const PrefillProgress& progress,
@@ -85,7 +84,7 @@ bool Session::compute(std::span<const int32_t> ids, bool want_logits, const std:
                                                    .logits = want_logits ? Logits::kLast : Logits::kNone,
                                                    .observer = nullptr,
                                                    .stop = stop},
-                                                  cache_);
+                                                  *cache_);
   if (!result.completed) {
     return false;
   }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -45,7 +46,7 @@ struct GenerateReport {
 class Session {
  public:
   /// Context of `context` tokens. Keeps a reference to `runtime`. Throws Error when the context exceeds the
-  /// model's.
+  /// model's or there is no memory for it.
   Session(Runtime& runtime, int64_t context, CacheType cache_type);
 
   /// Makes `ids` the session's tokens: keeps the longest common prefix, computes the rest in batches.
@@ -65,8 +66,8 @@ class Session {
   /// Logits after the last token [vocab_size]. Throws Error when there are none.
   [[nodiscard]] std::span<const float> logits() const;
   [[nodiscard]] std::span<const int32_t> tokens() const { return tokens_; }
-  [[nodiscard]] int64_t context() const { return cache_.capacity(); }
-  [[nodiscard]] const KvCache& cache() const { return cache_; }
+  [[nodiscard]] int64_t context() const { return cache_->capacity(); }
+  [[nodiscard]] const KvCache& cache() const { return *cache_; }
   [[nodiscard]] Runtime& runtime() const { return runtime_; }
   /// Forgets all but the first `count` tokens.
   void truncate(int64_t count);
@@ -83,7 +84,7 @@ class Session {
   bool compute(std::span<const int32_t> ids, bool want_logits, const std::stop_token& stop);
 
   Runtime& runtime_;
-  KvCache cache_;
+  std::unique_ptr<KvCache> cache_;
   std::vector<int32_t> tokens_;  // all of them computed and in the cache
   std::vector<float> logits_;    // after tokens_.back(), or empty
 };

@@ -16,6 +16,7 @@ namespace sluice {
 namespace {
 
 constexpr char kMagic[8] = {'S', 'L', 'U', 'I', 'C', 'E', 'K', 'V'};
+constexpr CachePart kParts[] = {CachePart::kLatent, CachePart::kIndexKeys};
 
 struct Header {
   char magic[8];
@@ -72,7 +73,7 @@ void Session::save(const std::filesystem::path& path) {
   Header header{};
   std::memcpy(header.magic, kMagic, sizeof kMagic);
   header.version = 1;
-  header.cache_type = static_cast<uint32_t>(cache_.type());
+  header.cache_type = static_cast<uint32_t>(cache_->type());
   header.fingerprint = runtime_.model().fingerprint();
   header.tokens = static_cast<int64_t>(tokens_.size());
   header.logits = static_cast<int64_t>(logits_.size());
@@ -80,9 +81,13 @@ void Session::save(const std::filesystem::path& path) {
   writer.write(std::as_bytes(std::span(&header, 1)));
   writer.write(std::as_bytes(std::span(tokens_)));
   writer.write(std::as_bytes(std::span(logits_)));
-  for (int64_t layer = 0; layer < cache_.layers(); ++layer) {
-    writer.write(cache_.latent_bytes(layer, header.tokens));
-    writer.write(cache_.index_bytes(layer, header.tokens));
+  std::vector<std::byte> rows;
+  for (int64_t layer = 0; layer < cache_->layers(); ++layer) {
+    for (const CachePart part : kParts) {
+      rows.resize(static_cast<size_t>(header.tokens * cache_->row_bytes(part)));
+      cache_->copy_out(part, layer, rows);
+      writer.write(rows);
+    }
   }
   writer.finish();
 }
@@ -102,8 +107,8 @@ void Session::load(const std::filesystem::path& path) {
   if (header.fingerprint != runtime_.model().fingerprint()) {
     throw Error(subject, "a session of this model", "one of another model");
   }
-  if (header.cache_type != static_cast<uint32_t>(cache_.type())) {
-    throw Error(subject, fmt::format("cache type {} (-ctk)", cache_type_name(cache_.type())),
+  if (header.cache_type != static_cast<uint32_t>(cache_->type())) {
+    throw Error(subject, fmt::format("cache type {} (-ctk)", cache_type_name(cache_->type())),
                 "another cache type");
   }
   if (header.tokens < 0 || header.tokens > context()) {
@@ -111,13 +116,10 @@ void Session::load(const std::filesystem::path& path) {
                 std::to_string(header.tokens));
   }
   const int64_t vocab = runtime_.model().config().vocab_size;
-  size_t cache_bytes = 0;
-  for (int64_t layer = 0; layer < cache_.layers(); ++layer) {
-    cache_bytes +=
-        cache_.latent_bytes(layer, header.tokens).size() + cache_.index_bytes(layer, header.tokens).size();
-  }
+  int64_t row_bytes = 0;  // of a token in all layers
+  for (const CachePart part : kParts) row_bytes += cache_->layers() * cache_->row_bytes(part);
   const size_t body =
-      static_cast<size_t>(header.tokens) * 4 + static_cast<size_t>(header.logits) * 4 + cache_bytes;
+      static_cast<size_t>(header.tokens * (4 + row_bytes)) + static_cast<size_t>(header.logits) * 4;
   if ((header.logits != 0 && header.logits != vocab) || rest.size() != body + sizeof(uint64_t)) {
     throw Error(subject, fmt::format("{} bytes", sizeof header + body + sizeof(uint64_t)),
                 fmt::format("{} bytes", file.bytes().size()));
@@ -135,9 +137,12 @@ void Session::load(const std::filesystem::path& path) {
   copy_out(rest, std::as_writable_bytes(std::span(tokens)));
   copy_out(rest, std::as_writable_bytes(std::span(logits)));
   check_ids(tokens);
-  for (int64_t layer = 0; layer < cache_.layers(); ++layer) {
-    copy_out(rest, cache_.latent_bytes(layer, header.tokens));
-    copy_out(rest, cache_.index_bytes(layer, header.tokens));
+  for (int64_t layer = 0; layer < cache_->layers(); ++layer) {
+    for (const CachePart part : kParts) {
+      const auto bytes = static_cast<size_t>(header.tokens * cache_->row_bytes(part));
+      cache_->copy_in(part, layer, rest.first(bytes));
+      rest = rest.subspan(bytes);
+    }
   }
   tokens_ = std::move(tokens);
   logits_ = std::move(logits);

@@ -6,8 +6,7 @@
 #include <string>
 
 #include "kernels_cuda/base/launch.cuh"
-#include "kernels_cuda/device/activation_bytes.cuh"
-#include "kernels_cuda/device/panel_formats.cuh"
+#include "kernels_cuda/device/panel_values.cuh"
 
 namespace sluice::cuda {
 namespace {
@@ -50,18 +49,6 @@ __device__ __forceinline__ void put_four(const float (&v)[4], uint16_t* to) {
                                    *reinterpret_cast<const uint32_t*>(&high)};
 }
 
-/// Byte b of the two words of a row as a code, b-th of the column quad `quad`.
-template <ColumnOrder kOrder>
-__device__ __forceinline__ float code_of(uint32_t first, uint32_t second, int quad, int b) {
-  uint32_t word = quad == 0 ? first : second;
-  int byte = b;
-  if constexpr (kOrder != ColumnOrder::kWords) {
-    word = b < 2 ? first : second;
-    byte = b % 2 * 2 + quad;
-  }
-  return static_cast<float>(static_cast<int8_t>(word >> 8 * byte));
-}
-
 /// One row's eight values of a chunk: quads at columns quad_of(t, 0) and quad_of(t, 1).
 template <class Format, typename T>
 __device__ __forceinline__ void write_row(const uint32_t (&a)[4], const ChunkScales& s, int row, float scale,
@@ -69,18 +56,10 @@ __device__ __forceinline__ void write_row(const uint32_t (&a)[4], const ChunkSca
   const int t = static_cast<int>(threadIdx.x) % 4;
 #pragma unroll
   for (int quad = 0; quad < 2; ++quad) {
-    float2 factor = s.scale;
-    if constexpr (Format::kGroup == ScaleGroup::kEachWord) {
-      if (quad == 1) factor = s.second;
-    }
     float values[4];
+    quad_values<Format>(a, s, row, quad, values);
 #pragma unroll
-    for (int b = 0; b < 4; ++b) {
-      const float code = code_of<Format::kOrder>(a[row], a[2 + row], quad, b) * Format::kFactor;
-      values[b] = __fmul_rn(row == 0 ? factor.x : factor.y, code);
-      if constexpr (Format::kHasMin) values[b] = __fsub_rn(values[b], row == 0 ? s.min.x : s.min.y);
-      values[b] *= scale;
-    }
+    for (float& value : values) value *= scale;
     put_four(values, chunk + quad_of<Format::kOrder>(t, quad));
   }
 }

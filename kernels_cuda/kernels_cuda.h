@@ -11,6 +11,7 @@
 #include "kernels_cuda/elementwise.h"
 #include "kernels_cuda/gemv.h"
 #include "kernels_cuda/group_tokens.h"
+#include "kernels_cuda/head_product.h"
 #include "kernels_cuda/indexer.h"
 #include "kernels_cuda/largest.h"
 #include "kernels_cuda/latent_rows.h"

@@ -1,8 +1,9 @@
 // What a backend computes: the model's blocks, not primitive operations (docs/architecture.md). The routed
-// experts are no part of it: where they run is decided per layer and per batch (offload/expert_team.h).
+// experts are the CPU team's (offload/expert_team.h) but in layers whose experts a backend has.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "engine/caches.h"
@@ -18,13 +19,20 @@ struct Batch {
   std::span<const int32_t> ids;  // [n_tokens]
   int64_t first_position = 0;
   AttentionMode attention = AttentionMode::kSparse;
-  KvCache* cache = nullptr;
+  KvCache* cache = nullptr;             // one that the backend made
   ForwardObserver* observer = nullptr;  // may be null
 
   [[nodiscard]] int64_t n_tokens() const { return static_cast<int64_t>(ids.size()); }
 };
 
-/// x is the residual stream [n_tokens, d_model], float32.
+/// Rows of the residual stream.
+struct RowRange {
+  int64_t begin = 0;
+  int64_t count = 0;
+};
+
+/// Keeps the residual stream x [n_tokens, d_model], float32, from embed() on, wherever it computes. Calls
+/// after embed() are for the tokens of its batch.
 class Backend {
  public:
   Backend() = default;
@@ -32,26 +40,48 @@ class Backend {
   Backend& operator=(const Backend&) = delete;
   virtual ~Backend() = default;
 
-  /// x[t] = embedding of ids[t].
-  virtual void embed(const Batch& batch, MatrixView<float> x) = 0;
-  /// Writes the batch's cache rows, then x += Attn(RMSNorm(x)).
-  virtual void attention(int64_t layer, const Batch& batch, MatrixView<float> x) = 0;
-  /// x += SwiGLU(RMSNorm(x)), dense layers.
-  virtual void dense_ffn(int64_t layer, MatrixView<float> x) = 0;
+  /// A cache for attention() of this backend. Throws Error naming -c/--ctx-size when there is no memory for
+  /// it.
+  [[nodiscard]] virtual std::unique_ptr<KvCache> make_cache(int64_t capacity, CacheType type) = 0;
 
+  /// x[t] = embedding of ids[t].
+  virtual void embed(const Batch& batch) = 0;
+  /// Writes the batch's cache rows, then x += Attn(RMSNorm(x)).
+  virtual void attention(int64_t layer, const Batch& batch) = 0;
+  /// x += SwiGLU(RMSNorm(x)), dense layers.
+  virtual void dense_ffn(int64_t layer, int64_t n_tokens) = 0;
+
+  /// In host memory, valid until the next call.
   struct Routed {
     MatrixView<const float> f;  // [n_tokens, d_model] = RMSNorm(x), what every expert reads
     offload::Routes routes;
+    MatrixView<float> sum;  // [n_tokens, d_model]: what the routed experts' outputs are added to
   };
-  /// MoE layers: norm and choice of experts. Valid until the next call.
-  virtual Routed route(int64_t layer, MatrixView<const float> x) = 0;
-  /// x += SwiGLU_shared(f)
-  virtual void shared_expert(int64_t layer, MatrixView<const float> f, MatrixView<float> x) = 0;
+  /// MoE layers: whether the backend has the routed experts and computes them, in routed_ffn(). Else the
+  /// caller does, between route() and finish_experts().
+  [[nodiscard]] virtual bool has_experts(int64_t /*layer*/) const { return false; }
+  /// x += SwiGLU_shared(f) + the routed experts' sum, f = RMSNorm(x); layers of has_experts().
+  virtual void routed_ffn(int64_t /*layer*/, const Batch& /*batch*/) {}
+  /// MoE layers: norm and choice of experts.
+  virtual Routed route(int64_t layer, int64_t n_tokens) = 0;
+  /// After route() and the additions to its `sum`: x += SwiGLU_shared(f) + those.
+  virtual void finish_experts(int64_t layer, int64_t n_tokens) = 0;
 
-  /// x <- RMSNorm(x; output_norm), in place.
-  virtual void final_norm(MatrixView<float> x) = 0;
-  /// logits [x.rows, vocab] = W_head x, x after the final norm.
-  virtual void head(MatrixView<const float> x, MatrixView<float> logits) = 0;
+  /// x as it is now, in host memory: for observers. Valid until the next call.
+  virtual MatrixView<const float> residual(int64_t n_tokens) = 0;
+
+  /// x <- RMSNorm(x; output_norm), in place, these rows.
+  virtual void final_norm(RowRange rows) = 0;
+  /// logits [rows.count, vocab] in host memory = W_head x of these rows, after the final norm.
+  virtual void head(RowRange rows, MatrixView<float> logits) = 0;
+
+  /// After embed(), when a pass will not be completed: ends what is under way, so that nothing waits for
+  /// calls that do not come.
+  virtual void give_up_pass() {}
+
+  /// Writes over what the clock around the calls says of the last pass where the backend knows better. To be
+  /// called after the pass; may wait for it.
+  virtual void correct_times(LayerTimes& /*times*/) {}
 };
 
 }  // namespace sluice

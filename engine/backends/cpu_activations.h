@@ -24,7 +24,8 @@ struct Activation {
 
 struct CpuActivations {
   CpuActivations(const ModelConfig& c, int64_t max_tokens)
-      : normed(max_tokens, c.d_model),
+      : residual(max_tokens, c.d_model),
+        normed(max_tokens, c.d_model),
         query_latent(max_tokens, c.q_rank),
         query(max_tokens, c.heads * c.d_head()),
         kv(max_tokens, c.d_cache()),
@@ -42,6 +43,7 @@ struct CpuActivations {
         route_weights(max_tokens, c.router.experts_used),
         route_ids(static_cast<size_t>(max_tokens * c.router.experts_used)) {}
 
+  Activation residual;             // [n_tokens, d_model]: the stream that all layers add to
   Activation normed;               // [n_tokens, d_model]: the block's input after its norm
   Activation query_latent;         // [n_tokens, q_rank]
   Activation query;                // [n_tokens, heads * (d_nope + d_rope)]

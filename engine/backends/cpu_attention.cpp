@@ -12,9 +12,10 @@ constexpr int64_t kTokenGrain = 4;  // tokens per task of cheap per-token work
 
 }  // namespace
 
-void CpuBackend::attention(int64_t layer_index, const Batch& batch, MatrixView<float> x) {
+void CpuBackend::attention(int64_t layer_index, const Batch& batch) {
   const LayerWeights& layer = model_.weights().layers[static_cast<size_t>(layer_index)];
   const int64_t n = batch.n_tokens();
+  const MatrixView<float> x = buffers_.residual.rows(n);
   const MatrixView<float> normed = buffers_.normed.rows(n);
 
   prepare_rope(batch);
@@ -99,13 +100,14 @@ void CpuBackend::project_query(const LayerWeights& layer, int64_t n, bool select
 void CpuBackend::store_latents(int64_t layer_index, const Batch& batch) {
   const LayerWeights& layer = model_.weights().layers[static_cast<size_t>(layer_index)];
   const int64_t n = batch.n_tokens();
+  auto& cache = dynamic_cast<CpuCache&>(*batch.cache);
   workers_.for_ranges(n, kTokenGrain, [&](int64_t begin, int64_t end, int64_t) {
     for (int64_t t = begin; t < end; ++t) {
       const std::span<float> row = buffers_.kv.rows(n).row(t);
       kernels_.rms_norm(row.data(), layer.kv_a_norm.data(), config_.rms_eps, config_.d_latent, row.data());
       kernels_.rope_interleaved(buffers_.cos_sin.rows(n).row(t).data(), config_.d_rope / 2,
                                 row.data() + config_.d_latent);
-      batch.cache->store_latent(kernels_, layer_index, batch.first_position + t, row);
+      cache.store_latent(kernels_, layer_index, batch.first_position + t, row);
     }
   });
 }
@@ -114,13 +116,14 @@ void CpuBackend::store_latents(int64_t layer_index, const Batch& batch) {
 void CpuBackend::store_index_keys(int64_t layer_index, const Batch& batch) {
   const IndexerWeights& weights = model_.weights().layers[static_cast<size_t>(layer_index)].indexer;
   const int64_t n = batch.n_tokens();
+  auto& cache = dynamic_cast<CpuCache&>(*batch.cache);
   workers_.for_ranges(n, kTokenGrain, [&](int64_t begin, int64_t end, int64_t) {
     for (int64_t t = begin; t < end; ++t) {
       const std::span<float> key = buffers_.index_key.rows(n).row(t);
       kernels_.layer_norm(key.data(), weights.norm_gain.data(), weights.norm_bias.data(),
                           kIndexerLayerNormEps, config_.d_index, key.data());
       kernels_.rope_half_split(buffers_.cos_sin.rows(n).row(t).data(), config_.d_rope / 2, key.data());
-      batch.cache->store_index_key(kernels_, layer_index, batch.first_position + t, key);
+      cache.store_index_key(kernels_, layer_index, batch.first_position + t, key);
     }
   });
 }

@@ -154,7 +154,12 @@ void CpuBackend::rms_norm(MatrixView<const float> x, std::span<const float> gain
   });
 }
 
-void CpuBackend::embed(const Batch& batch, MatrixView<float> x) {
+std::unique_ptr<KvCache> CpuBackend::make_cache(int64_t capacity, CacheType type) {
+  return std::make_unique<CpuCache>(config_, capacity, type);
+}
+
+void CpuBackend::embed(const Batch& batch) {
+  const MatrixView<float> x = buffers_.residual.rows(batch.n_tokens());
   const quant::WeightView& table = model_.weights().token_embedding;
   for (int64_t t = 0; t < batch.n_tokens(); ++t) {
     float* row = x.row(t).data();
@@ -166,12 +171,15 @@ void CpuBackend::embed(const Batch& batch, MatrixView<float> x) {
   }
 }
 
-void CpuBackend::final_norm(MatrixView<float> x) {
+void CpuBackend::final_norm(RowRange rows) {
+  const MatrixView<float> x =
+      buffers_.residual.rows(rows.begin + rows.count).rows_from(rows.begin, rows.count);
   rms_norm(x, model_.weights().output_norm, x);
 }
 
-void CpuBackend::head(MatrixView<const float> x, MatrixView<float> logits) {
-  matmul(model_.weights().output, x, logits);
+void CpuBackend::head(RowRange rows, MatrixView<float> logits) {
+  const MatrixView<float> x = buffers_.residual.rows(rows.begin + rows.count);
+  matmul(model_.weights().output, x.rows_from(rows.begin, rows.count), logits);
 }
 
 }  // namespace sluice

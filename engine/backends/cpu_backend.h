@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -25,13 +26,15 @@ class CpuBackend final : public Backend {
   CpuBackend(const Model& model, const RuntimeOptions& options, const PanelWeights* panels, cpu::Isa isa,
              offload::Workers& workers);
 
-  void embed(const Batch& batch, MatrixView<float> x) override;
-  void attention(int64_t layer, const Batch& batch, MatrixView<float> x) override;
-  void dense_ffn(int64_t layer, MatrixView<float> x) override;
-  Routed route(int64_t layer, MatrixView<const float> x) override;
-  void shared_expert(int64_t layer, MatrixView<const float> f, MatrixView<float> x) override;
-  void final_norm(MatrixView<float> x) override;
-  void head(MatrixView<const float> x, MatrixView<float> logits) override;
+  [[nodiscard]] std::unique_ptr<KvCache> make_cache(int64_t capacity, CacheType type) override;
+  void embed(const Batch& batch) override;
+  void attention(int64_t layer, const Batch& batch) override;
+  void dense_ffn(int64_t layer, int64_t n_tokens) override;
+  Routed route(int64_t layer, int64_t n_tokens) override;
+  void finish_experts(int64_t layer, int64_t n_tokens) override;
+  MatrixView<const float> residual(int64_t n_tokens) override { return buffers_.residual.rows(n_tokens); }
+  void final_norm(RowRange rows) override;
+  void head(RowRange rows, MatrixView<float> logits) override;
 
  private:
   struct WorkerScratch {
@@ -56,8 +59,8 @@ class CpuBackend final : public Backend {
   void matmul_head(const quant::WeightView& w, MatrixView<const float> x, MatrixView<float> y,
                    int64_t worker);
   void rms_norm(MatrixView<const float> x, std::span<const float> gain, MatrixView<float> y);
-  // x += SwiGLU(f) with these weights.
-  void ffn(const FfnWeights& weights, MatrixView<const float> f, MatrixView<float> x);
+  // residual += SwiGLU(normed) with these weights.
+  void ffn(const FfnWeights& weights, int64_t n);
 
   // The steps of the attention block, in order (model specification 2.2, 2.6, 2.5).
   void prepare_rope(const Batch& batch);

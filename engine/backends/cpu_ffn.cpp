@@ -8,8 +8,9 @@ constexpr int64_t kTokenGrain = 4;
 
 }  // namespace
 
-void CpuBackend::ffn(const FfnWeights& weights, MatrixView<const float> f, MatrixView<float> x) {
-  const int64_t n = f.rows;
+void CpuBackend::ffn(const FfnWeights& weights, int64_t n) {
+  const MatrixView<const float> f = buffers_.normed.rows(n);
+  const MatrixView<float> x = buffers_.residual.rows(n);
   const int64_t width = weights.gate.rows;
   const MatrixView<float> gate = buffers_.gate.rows(n).cols_from(0, width);
   const MatrixView<float> up = buffers_.up.rows(n).cols_from(0, width);
@@ -27,16 +28,16 @@ void CpuBackend::ffn(const FfnWeights& weights, MatrixView<const float> f, Matri
   }
 }
 
-void CpuBackend::dense_ffn(int64_t layer_index, MatrixView<float> x) {
+void CpuBackend::dense_ffn(int64_t layer_index, int64_t n_tokens) {
   const LayerWeights& layer = model_.weights().layers[static_cast<size_t>(layer_index)];
-  const MatrixView<float> f = buffers_.normed.rows(x.rows);
-  rms_norm(x, layer.ffn_norm, f);
-  ffn(layer.dense, f, x);
+  rms_norm(buffers_.residual.rows(n_tokens), layer.ffn_norm, buffers_.normed.rows(n_tokens));
+  ffn(layer.dense, n_tokens);
 }
 
-Backend::Routed CpuBackend::route(int64_t layer_index, MatrixView<const float> x) {
+Backend::Routed CpuBackend::route(int64_t layer_index, int64_t n_tokens) {
   const LayerWeights& layer = model_.weights().layers[static_cast<size_t>(layer_index)];
-  const MatrixView<float> f = buffers_.normed.rows(x.rows);
+  const MatrixView<float> x = buffers_.residual.rows(n_tokens);
+  const MatrixView<float> f = buffers_.normed.rows(n_tokens);
   const MatrixView<float> logits = buffers_.router_logits.rows(x.rows);
   const MatrixView<float> weights = buffers_.route_weights.rows(x.rows);
   const MatrixView<int32_t> ids(buffers_.route_ids.data(), x.rows, config_.router.experts_used);
@@ -48,11 +49,12 @@ Backend::Routed CpuBackend::route(int64_t layer_index, MatrixView<const float> x
                        scratch_[static_cast<size_t>(worker)].floats);
     }
   });
-  return {f, {ids, weights}};
+  return {f, {ids, weights}, x};
 }
 
-void CpuBackend::shared_expert(int64_t layer_index, MatrixView<const float> f, MatrixView<float> x) {
-  ffn(model_.weights().layers[static_cast<size_t>(layer_index)].shared, f, x);
+// The routed experts were added to the stream itself.
+void CpuBackend::finish_experts(int64_t layer_index, int64_t n_tokens) {
+  ffn(model_.weights().layers[static_cast<size_t>(layer_index)].shared, n_tokens);
 }
 
 }  // namespace sluice

@@ -59,7 +59,7 @@ void LatentAttention::attend(int64_t layer, const Batch& batch, const Queries& q
                              MatrixView<float> out) {
   const int64_t n = batch.n_tokens();
   const int64_t threads = workers_.threads();
-  const Call call{layer, batch, queries, out};
+  const Call call{layer, batch, dynamic_cast<const CpuCache&>(*batch.cache), queries, out};
   reserve(batch);
   if (threads == 1 || n >= 2 * threads) {
     // Blocks share the conversion of keys, but a few per worker must remain.
@@ -106,9 +106,9 @@ void LatentAttention::attend_together(const Call& call, const Block& block) {
 // 2.6, step 7.
 void LatentAttention::score_keys(const Call& call, const Block& block, int64_t key_begin, int64_t key_end,
                                  WorkerScratch& home, std::span<float> floats) {
-  cpu::CacheRows keys = call.batch.cache->index_rows(call.layer);
+  cpu::CacheRows keys = call.cache.index_rows(call.layer);
   keys.data += key_begin * keys.row_bytes;
-  const MatrixView<float> scores(home.scores.data(), block.count, call.batch.cache->capacity());
+  const MatrixView<float> scores(home.scores.data(), block.count, call.cache.capacity());
   cpu::index_scores(kernels_,
                     {call.queries.index_heads.rows_from(block.begin, block.count),
                      call.queries.index_weights.rows_from(block.begin, block.count)},
@@ -123,9 +123,9 @@ std::span<const int32_t> LatentAttention::select(const Call& call, const Block& 
   std::span<const float> scores;
   if (selects(call.batch, position)) {
     const int64_t row = t - block.begin;
-    scores = std::span(home.scores)
-                 .subspan(static_cast<size_t>(row * call.batch.cache->capacity()),
-                          static_cast<size_t>(position + 1));
+    scores =
+        std::span(home.scores)
+            .subspan(static_cast<size_t>(row * call.cache.capacity()), static_cast<size_t>(position + 1));
     const auto chosen = std::span(home.selected)
                             .subspan(static_cast<size_t>(row * config_.index_top_k),
                                      static_cast<size_t>(config_.index_top_k));
@@ -143,7 +143,7 @@ cpu::MlaQuery LatentAttention::mla_query(const Call& call, int64_t t,
                                          std::span<const int32_t> selected) const {
   const int64_t visible = call.batch.first_position + t + 1;
   return {.heads = {call.queries.heads.row(t).data(), config_.heads, config_.d_cache()},
-          .rows = call.batch.cache->latent_rows(call.layer),
+          .rows = call.cache.latent_rows(call.layer),
           .selection = {selected, selected.empty() ? visible : static_cast<int64_t>(selected.size())},
           .softmax_scale = config_.softmax_scale()};
 }

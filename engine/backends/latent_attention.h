@@ -32,7 +32,8 @@ class LatentAttention {
   /// True when the token of this position attends to a choice of positions and not to all up to its own.
   [[nodiscard]] bool selects(const Batch& batch, int64_t position) const;
 
-  /// out [n_tokens, heads * d_latent] = softmax-weighted latents. The batch's rows are in its cache.
+  /// out [n_tokens, heads * d_latent] = softmax-weighted latents. The batch's rows are in its cache, a
+  /// CpuCache.
   void attend(int64_t layer, const Batch& batch, const Queries& queries, MatrixView<float> out);
 
  private:
@@ -46,6 +47,7 @@ class LatentAttention {
   struct Call {
     int64_t layer;
     const Batch& batch;
+    const CpuCache& cache;
     const Queries& queries;
     MatrixView<float> out;
   };

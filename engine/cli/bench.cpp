@@ -44,10 +44,12 @@ struct BenchOptions {
   std::vector<AttentionMode> attention{AttentionMode::kSparse};
   std::vector<CacheType> cache_types{CacheType::kBF16};
   ExpertOptions experts;
+  PlacementOptions placement;
   int64_t repetitions = 5;
   std::string file;
   BenchFormat format = BenchFormat::kMarkdown;
   bool no_warmup = false;
+  bool profile = false;
 };
 
 std::vector<BenchTest> tests_of(const BenchOptions& options) {
@@ -181,6 +183,10 @@ class Bench {
     options.threads = setup.threads;
     options.max_batch = setup.max_batch;
     options.attention = setup.attention;
+    options.profile = options_.profile;
+    options_.placement.apply_to(options, model_);
+    options.planned_context = context_;
+    options.planned_cache = setup.cache_type;
     options_.experts.apply_to(options);
     return options;
   }
@@ -193,6 +199,7 @@ class Bench {
     for (BenchSetup setup : setups_) {
       Runtime runtime(weights, runtime_options(setup));
       setup.threads = runtime.options().threads;
+      setup.device = runtime.options().device;
       Session session(runtime, context_, setup.cache_type);
       for (const BenchTest& test : tests_) {
         const std::optional<BenchRow> row = run_test(session, test, setup, stop);
@@ -279,7 +286,9 @@ void add_bench_command(CLI::App& app) {
       {"md", BenchFormat::kMarkdown}, {"csv", BenchFormat::kCsv}, {"json", BenchFormat::kJson}};
   take_words(command->add_option("-o,--output", options->format, "Form of the table (default md)"), formats);
   command->add_flag("--no-warmup", options->no_warmup, "Count the first run of each test, too");
-  add_placement_flags(*command);
+  command->add_flag("--profile", options->profile,
+                    "Tell where the time of MoE layers goes, in a table of its own (md)");
+  options->placement.add_to(*command);
   command->footer(
       "A LIST is 512,1024 or a range: 1-4, 0-8192+2048, 1-16*2. Every combination is measured.\n"
       "Example: sluice bench -p 512 -n 128 -d 0,2048 --attention sparse,dense");

@@ -27,6 +27,10 @@ std::string count_text(int64_t count) {
   return value < 1e9 ? fmt::format("{:.2f} M", value / 1e6) : fmt::format("{:.2f} B", value / 1e9);
 }
 
+std::string_view backend_name(const BenchSetup& setup) {
+  return setup.device == Device::kGpu ? "CUDA" : "CPU";
+}
+
 // A vertical bar in a model's name would be a column.
 std::string cell(std::string text) {
   std::replace(text.begin(), text.end(), '|', '/');
@@ -65,6 +69,34 @@ std::string extrapolation_row(const LayerScale& scale, const BenchRow& row) {
                      tokens_of(row.test) * kNanoseconds / e.total_ns);
 }
 
+/// The hand-over that the bar for a layer allows (issue "One GPU").
+constexpr double kHandoverUs = 12;
+
+std::string profile_row(const BenchRow& row) {
+  const BlockTimes& b = row.layers.blocks;
+  const auto us = [&](int64_t ns) { return static_cast<double>(ns) * 1e-3 / static_cast<double>(b.layers); };
+  const bool gpu = row.setup.device == Device::kGpu;
+  const double computing = us(b.attention_ns + b.route_ns + b.shared_ns);
+  const double layer = computing + us(gpu ? b.waiting_ns : b.experts_ns);
+  const double parts = computing + us(b.experts_ns) + kHandoverUs;
+  return fmt::format("| {} | {:.1f} | {:.1f} | {:.1f} | {:.1f} | {} | {:.1f} | {} |\n", row.test.name(),
+                     layer, us(b.attention_ns), us(b.route_ns), us(b.shared_ns),
+                     gpu ? fmt::format("{:.1f}", us(b.waiting_ns)) : "", us(b.experts_ns),
+                     gpu ? fmt::format("{:.2f}", layer / parts) : "");
+}
+
+std::string profile_head() {
+  return fmt::format(
+      "\nAn MoE layer of a pass, us. With a GPU the first five are its times, and the last column is the "
+      "layer "
+      "against its parts one after the other, with {:.0f} us for the hand-over.\n\n"
+      "| test | layer | attention | norm, router, hand-over | shared expert | waiting for the experts | "
+      "routed "
+      "experts on the CPU | layer / parts |\n"
+      "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+      kHandoverUs);
+}
+
 std::string extrapolation_head(const LayerScale& scale) {
   return fmt::format(
       "\nExtrapolated, not measured: {} dense and {} MoE layers{}, each as long as the measured ones of its "
@@ -84,7 +116,7 @@ ordered_json json_of(const BenchSubject& subject, const BenchRow& row) {
   ordered_json json{{"build_version", SLUICE_VERSION},
                     {"cpu_info", subject.cpu},
                     {"gpu_info", ""},
-                    {"backends", "CPU"},
+                    {"backends", backend_name(row.setup)},
                     {"runs", row.runs},
                     {"model_filename", subject.model_file},
                     {"model_type", subject.model_name},
@@ -136,10 +168,11 @@ std::string csv_line(const ordered_json& row, bool names) {
 
 std::string markdown_row(const BenchSubject& subject, const BenchRow& row) {
   const MeanDeviation rate = mean_deviation(row.tokens_per_second());
-  return fmt::format("| {} | {} | {} | CPU | {} | {} | {} | {} | {} | {:.2f} ± {:.2f} |\n",
+  return fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.2f} ± {:.2f} |\n",
                      cell(subject.model_name), size_text(subject.model_bytes), count_text(subject.parameters),
-                     row.setup.threads, row.setup.max_batch, cache_type_name(row.setup.cache_type),
-                     attention_mode_name(row.setup.attention), row.test.name(), rate.mean, rate.deviation);
+                     backend_name(row.setup), row.setup.threads, row.setup.max_batch,
+                     cache_type_name(row.setup.cache_type), attention_mode_name(row.setup.attention),
+                     row.test.name(), rate.mean, rate.deviation);
 }
 
 }  // namespace
@@ -192,6 +225,7 @@ std::string BenchWriter::row(const BenchRow& row) {
   const std::string start = first ? head() : std::string();
   switch (format_) {
     case BenchFormat::kMarkdown:
+      if (row.layers.blocks.layers > 0) profiled_ += profile_row(row);
       if (subject_.scale.has_value()) extrapolated_ += extrapolation_row(*subject_.scale, row);
       return start + markdown_row(subject_, row);
     case BenchFormat::kCsv:
@@ -203,7 +237,10 @@ std::string BenchWriter::row(const BenchRow& row) {
 }
 
 std::string BenchWriter::tail() const {
-  if (!extrapolated_.empty()) return extrapolation_head(*subject_.scale) + extrapolated_;
+  std::string more;
+  if (!extrapolated_.empty()) more = extrapolation_head(*subject_.scale) + extrapolated_;
+  if (!profiled_.empty()) more += profile_head() + profiled_;
+  if (format_ == BenchFormat::kMarkdown) return more;
   if (format_ != BenchFormat::kJson) return {};
   return first_ ? "[]\n" : "\n]\n";
 }

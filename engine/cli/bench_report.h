@@ -28,6 +28,7 @@ struct BenchSetup {
   int64_t max_batch = 0;
   AttentionMode attention = AttentionMode::kSparse;
   CacheType cache_type = CacheType::kBF16;
+  Device device = Device::kCpu;
 };
 
 struct BenchRow {
@@ -78,6 +79,7 @@ class BenchWriter {
   BenchSubject subject_;
   bool first_ = true;
   std::string extrapolated_;  // Markdown: the rows of a second table
+  std::string profiled_;      // and of a third one
 };
 
 }  // namespace sluice::cli

@@ -66,7 +66,8 @@ int chat(const ChatOptions& options) {
   const ChatSettings settings{options.sampling.resolve(options.model),
                               options.think ? Thinking::kOn : Thinking::kOff, options.max_tokens};
   const Model model = load_model(options.model, interrupts);
-  Runtime runtime = make_runtime(model, options.compute.runtime(), interrupts);
+  Runtime runtime =
+      make_runtime(model, options.compute.runtime(model, options.compute.context_for(model)), interrupts);
   Session session(runtime, options.compute.context_for(model), options.compute.cache_type);
   Conversation conversation(session, settings);
   conversation.set_system(options.system);

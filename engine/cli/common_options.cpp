@@ -28,10 +28,6 @@ std::filesystem::path installed_models_directory() {
   return program.parent_path().parent_path() / SLUICE_INSTALL_MODELS_SUBDIR;
 }
 
-[[noreturn]] void refuse_placement(const std::string& flag) {
-  throw Error(flag, "no placement flags: this version runs everything on the CPU", flag);
-}
-
 template <typename Stream>
 std::string read_stream(Stream& stream, const std::string& name) {
   std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
@@ -64,7 +60,8 @@ std::filesystem::path embedded_model_path() {
 
 void ExpertOptions::add_to(CLI::App& app) {
   app.add_flag("--exact", exact,
-               "Multiply quantized weights with float32 activations instead of int8 ones; slower");
+               "Multiply weights with float32 activations instead of int8 ones, or bf16 ones on a GPU; "
+               "slower");
   app.add_flag("--mmap", mmap,
                "Leave the experts in the mapped file instead of loading them: for models larger than memory");
   app.add_flag("--check-tensors", check_tensors,
@@ -97,14 +94,17 @@ void ComputeOptions::add_to(CLI::App& app) {
       app.add_option("--attention", attention, "Sparse attends to what the indexer selects (default sparse)"),
       attention_choices());
   experts.add_to(app);
-  add_placement_flags(app);
+  placement.add_to(app);
 }
 
-RuntimeOptions ComputeOptions::runtime() const {
+RuntimeOptions ComputeOptions::runtime(const Model& model, int64_t tokens) const {
   RuntimeOptions options;
   options.threads = threads;
   options.max_batch = max_batch;
   options.attention = attention;
+  placement.apply_to(options, model);
+  options.planned_context = tokens;
+  options.planned_cache = cache_type;
   experts.apply_to(options);
   return options;
 }
@@ -163,17 +163,9 @@ std::string PromptOptions::read() const {
 
 void let_last_value_win(CLI::App& command) {
   for (CLI::Option* const option : command.get_options()) {
+    if (option->get_multi_option_policy() == CLI::MultiOptionPolicy::TakeAll) continue;
     option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   }
-}
-
-void add_placement_flags(CLI::App& app) {
-  const char* const group = "Placement (refused: this version runs everything on the CPU)";
-  for (const char* flag : {"--n-gpu-layers", "--n-cpu-moe", "--override-tensor"}) {
-    app.add_option_function<std::string>(flag, [flag](const std::string&) { refuse_placement(flag); })
-        ->group(group);
-  }
-  app.add_flag_callback("--cpu-moe", [] { refuse_placement("--cpu-moe"); })->group(group);
 }
 
 void add_log_level(CLI::App& app) {

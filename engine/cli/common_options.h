@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 
+#include "engine/cli/placement.h"
 #include "engine/engine.h"
 
 namespace sluice::cli {
@@ -34,8 +35,7 @@ struct ExpertOptions {
   void apply_to(RuntimeOptions& options) const;
 };
 
-/// -c, -t, -ub, -ctk, --attention, --exact, --mmap, --numa, --check-tensors. Placement flags (-ngl, -ncmoe,
-/// -cmoe, -ot) are known and refused with an Error.
+/// -c, -t, -ub, -ctk, --attention, --exact, --mmap, --numa, --check-tensors, and where it is computed.
 struct ComputeOptions {
   int64_t context = 0;  // tokens; 0 = the model's
   int64_t threads = 0;  // 0 = all physical cores
@@ -43,9 +43,12 @@ struct ComputeOptions {
   CacheType cache_type = CacheType::kBF16;
   AttentionMode attention = AttentionMode::kSparse;
   ExpertOptions experts;
+  PlacementOptions placement;
 
   void add_to(CLI::App& app);
-  [[nodiscard]] RuntimeOptions runtime() const;
+  /// For a cache of `tokens` tokens. Throws Error as
+  /// PlacementOptions::apply_to does.
+  [[nodiscard]] RuntimeOptions runtime(const Model& model, int64_t tokens) const;
   /// Tokens of context to reserve for `model`.
   [[nodiscard]] int64_t context_for(const Model& model) const;
 };
@@ -72,12 +75,9 @@ struct PromptOptions {
   [[nodiscard]] std::string read() const;
 };
 
-/// Of a flag that is given twice the last value counts, so that a script can add to a user's flags. For
-/// commands whose flags all take one value; call it after they are added.
+/// Of a flag that is given twice the last value counts, so that a script can add to a user's flags; but of
+/// those that take all (-ot). Call it after they are added.
 void let_last_value_win(CLI::App& command);
-
-/// -ngl, -ncmoe, -cmoe, -ot: known and refused with an Error.
-void add_placement_flags(CLI::App& app);
 
 /// --log-level, which takes effect as soon as it is parsed.
 void add_log_level(CLI::App& app);

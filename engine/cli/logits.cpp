@@ -84,7 +84,7 @@ void check_lengths(const Model& model, int64_t n_tokens, const LogitsOptions& op
 bool compute(Runtime& runtime, std::span<const int32_t> ids, int64_t first_wanted, ForwardObserver* observer,
              CacheType cache_type, const std::stop_token& stop, NpyFile<float>& out) {
   const auto n_tokens = static_cast<int64_t>(ids.size());
-  KvCache cache(runtime.model().config(), n_tokens, cache_type);
+  const std::unique_ptr<KvCache> cache = runtime.make_cache(n_tokens, cache_type);
   for (int64_t first = 0; first < n_tokens; first += runtime.options().max_batch) {
     const int64_t count = std::min(runtime.options().max_batch, n_tokens - first);
     ForwardRequest request;
@@ -93,7 +93,7 @@ bool compute(Runtime& runtime, std::span<const int32_t> ids, int64_t first_wante
     request.logits = first + count > first_wanted ? Logits::kAll : Logits::kNone;
     request.observer = observer;
     request.stop = stop;
-    const Runtime::Result result = runtime.forward(request, cache);
+    const Runtime::Result result = runtime.forward(request, *cache);
     if (!result.completed) {
       return false;
     }
@@ -111,7 +111,7 @@ void logits(const LogitsOptions& options) {
   const std::vector<int32_t> ids = input_ids(model, options);
   const auto n_tokens = static_cast<int64_t>(ids.size());
   check_lengths(model, n_tokens, options);
-  Runtime runtime = make_runtime(model, options.compute.runtime(), interrupts);
+  Runtime runtime = make_runtime(model, options.compute.runtime(model, n_tokens), interrupts);
   spdlog::info("{}", runtime.description());
   // Opened before anything is computed: an unwritable place shows at once.
   NpyFile<float> out(options.output, {options.last, model.config().vocab_size});

@@ -82,12 +82,12 @@ void show_progress(ProgressLine& line, int64_t done, int64_t total, double secon
 Outcome score(Runtime& runtime, const PerplexityWindows& windows, int64_t count,
               const PerplexityOptions& options, const std::stop_token& stop) {
   Outcome outcome;
-  KvCache cache(runtime.model().config(), static_cast<int64_t>(windows.window(0).ids.size()),
-                options.compute.cache_type);
+  const std::unique_ptr<KvCache> cache =
+      runtime.make_cache(static_cast<int64_t>(windows.window(0).ids.size()), options.compute.cache_type);
   ProgressLine line;
   const Clock::time_point start = Clock::now();
   for (int64_t i = 0; i < count; ++i) {
-    const std::optional<NllSum> window = score_window(runtime, cache, windows.window(i), stop);
+    const std::optional<NllSum> window = score_window(runtime, *cache, windows.window(i), stop);
     if (!window.has_value()) {
       outcome.interrupted = true;
       break;
@@ -135,7 +135,9 @@ void perplexity(const PerplexityOptions& options) {
   const Model model = load_model(options.model, interrupts);
   const PerplexityWindows windows = cut_text(model, options);
   const int64_t count = options.chunks < 0 ? windows.count() : std::min(options.chunks, windows.count());
-  Runtime runtime = make_runtime(model, options.compute.runtime(), interrupts);
+  const RuntimeOptions how =
+      options.compute.runtime(model, static_cast<int64_t>(windows.window(0).ids.size()));
+  Runtime runtime = make_runtime(model, how, interrupts);
   spdlog::info("{}", runtime.description());
   const StoppableWork work(interrupts);
   const Outcome outcome = score(runtime, windows, count, options, work.token());

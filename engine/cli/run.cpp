@@ -127,7 +127,8 @@ int run(const RunOptions& options) {
   static_cast<void>(options.sampling.resolve(options.model));  // wrong values are told before a long load
   const Model model = load_model(options.model, interrupts);
   static_cast<void>(model.tokenizer());  // says what is missing
-  Runtime runtime = make_runtime(model, options.compute.runtime(), interrupts);
+  Runtime runtime =
+      make_runtime(model, options.compute.runtime(model, options.compute.context_for(model)), interrupts);
   spdlog::info("{}", runtime.description());
   Session session(runtime, options.compute.context_for(model), options.compute.cache_type);
   return continue_text(session, interrupts, options);

@@ -16,7 +16,7 @@ void Stream::synchronize() const {
   check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
 }
 
-Event::Event(EventKind kind) {
+Event::Event(EventKind kind) : kind_(kind) {
   const unsigned flags = kind == EventKind::kTiming ? cudaEventDefault : cudaEventDisableTiming;
   check(cudaEventCreateWithFlags(&event_, flags), "cudaEventCreateWithFlags");
 }
@@ -26,7 +26,13 @@ Event::~Event() {
 }
 
 void Event::record(cudaStream_t stream) const {
-  check(cudaEventRecord(event_, stream), "cudaEventRecord");
+  unsigned flags = cudaEventRecordDefault;
+  if (kind_ == EventKind::kTiming) {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    check(cudaStreamIsCapturing(stream, &status), "cudaStreamIsCapturing");
+    if (status == cudaStreamCaptureStatusActive) flags = cudaEventRecordExternal;
+  }
+  check(cudaEventRecordWithFlags(event_, stream, flags), "cudaEventRecordWithFlags");
 }
 
 void Event::make_wait(cudaStream_t stream) const {

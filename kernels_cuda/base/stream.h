@@ -36,8 +36,9 @@ class Event {
  public:
   explicit Event(EventKind kind = EventKind::kOrder);
   ~Event();
-  Event(Event&& other) noexcept : event_(std::exchange(other.event_, nullptr)) {}
+  Event(Event&& other) noexcept : kind_(other.kind_), event_(std::exchange(other.event_, nullptr)) {}
   Event& operator=(Event&& other) noexcept {
+    std::swap(kind_, other.kind_);
     std::swap(event_, other.event_);
     return *this;
   }
@@ -45,12 +46,14 @@ class Event {
   Event& operator=(const Event&) = delete;
 
   [[nodiscard]] cudaEvent_t get() const { return event_; }
+  /// In a stream that is captured, an event of kTiming is recorded whenever the graph runs.
   void record(cudaStream_t stream) const;
   /// `stream` goes on only after what was recorded; the host does not wait.
   void make_wait(cudaStream_t stream) const;
   void synchronize() const;
 
  private:
+  EventKind kind_;
   cudaEvent_t event_ = nullptr;
 };
 

@@ -195,7 +195,8 @@ TEST(BenchCommand, RefusesWhatItCannotMeasure) {
   expect_refused({"-r", "0"}, 2, "--repetitions");
   expect_refused({"-o", "sql"}, 2, "--output");
   expect_refused({"--attention", "sparse,none"}, 2, "--attention");
-  expect_refused({"-ncmoe", "3"}, 1, "--n-cpu-moe");
+  expect_refused({"-ncmoe", "-3"}, 2, "--n-cpu-moe");
+  expect_refused({"-ot", "exps"}, 1, "REGEX=CPU");
 }
 
 }  // namespace

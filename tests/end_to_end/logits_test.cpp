@@ -75,7 +75,7 @@ TEST_F(LogitsCommand, AreTheEnginesInEveryBatchSize) {
   const std::string list = id_list(23);
   const Model model = Model::load(files_.model());
   Runtime runtime(model, {.threads = 1});
-  KvCache cache(model.config(), 23, CacheType::kF32);
+  CpuCache cache(model.config(), 23, CacheType::kF32);
   ForwardRequest request;
   request.ids = ids_;
   request.logits = Logits::kAll;

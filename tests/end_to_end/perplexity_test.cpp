@@ -49,7 +49,7 @@ double token_by_token(const std::string& model_path, const std::string& text, in
   const Model model = Model::load(model_path);
   const std::vector<int32_t> ids = model.tokenizer().encode(text, SpecialTokens::kAsText);
   Runtime runtime(model, {.threads = 1});
-  KvCache cache(model.config(), context, CacheType::kF32);
+  CpuCache cache(model.config(), context, CacheType::kF32);
   double sum = 0;
   int64_t count = 0;
   for (size_t begin = 0; begin + static_cast<size_t>(context) - 1 <= ids.size();

@@ -136,11 +136,27 @@ TEST(Run, ContextTooShortNamesBothNumbers) {
   expect_failure(run_sluice({"run", "-m", tiny_chat_model().string(), "-c", "200001", "-p", "a"}), "200001");
 }
 
-TEST(Run, PlacementIsRefused) {
-  for (const Arguments& flags : {Arguments{"-ngl", "99"}, {"-ncmoe", "3"}, {"-cmoe"}, {"-ot", "exps=CPU"}}) {
-    Arguments more{"-p", "a"};
+TEST(Run, Placement) {
+  const auto with = [](const Arguments& flags) {
+    Arguments more{"-p", "a", "-n", "1"};
     more.insert(more.end(), flags.begin(), flags.end());
-    expect_failure(run_sluice(run_arguments(more)), "CPU");
+    return run_sluice(run_arguments(more));
+  };
+  expect_failure(with({"-ngl", "1"}), "all of the model's layers");
+  expect_failure(with({"-ot", "exps"}), "REGEX=CPU or REGEX=CUDA0");
+  expect_failure(with({"-ot", "exps=CUDA7"}), "REGEX=CPU or REGEX=CUDA0");
+  expect_failure(with({"-ot", "(=CPU"}), "a regular expression");
+  expect_failure(with({"-ot", "attn=CPU"}), "name routed experts only");
+  expect_failure(with({"-ot", "up_exps=CUDA0"}), "one place for all routed experts of layer");
+  // They leave all to where it was.
+  for (const Arguments& flags : {Arguments{"-ngl", "0"},
+                                 {"-ngl", "0", "-ncmoe", "0"},
+                                 {"-cmoe"},
+                                 {"-ncmoe", "99"},
+                                 {"-ncmoe", "0", "-ot", "exps=CPU"},
+                                 {"-ot", "exps=CPU", "-ot", "up_exps=CUDA0"}}) {
+    const ProgramResult result = with(flags);
+    EXPECT_EQ(result.exit_code, 0) << result.err;
   }
 }
 

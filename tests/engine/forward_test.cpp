@@ -84,7 +84,7 @@ class QuantizedForward : public Forward {
   std::vector<float> logits(const RuntimeOptions& options) {
     const Model model = Model::load(directory_ / "q8_0.gguf");
     Runtime runtime(model, options);
-    KvCache cache(model.config(), 64, CacheType::kF32);
+    CpuCache cache(model.config(), 64, CacheType::kF32);
     std::vector<float> all;
     for (int64_t first = 0; first < kTokens; first += options.max_batch) {
       const int64_t n = std::min(options.max_batch, kTokens - first);

@@ -195,7 +195,7 @@ class RopePairs : public ::testing::Test {
 
   void run(const Model& model, Selections& selections) {
     Runtime runtime(model, {.threads = 2});
-    KvCache cache(model.config(), kTokens, CacheType::kF32);
+    CpuCache cache(model.config(), kTokens, CacheType::kF32);
     runtime.forward({.ids = ids_, .observer = &selections, .stop = {}}, cache);
   }
 

@@ -81,7 +81,7 @@ class LatentAttentionTest : public EveryIsa {
   }
 
   ModelConfig config_ = shape();
-  KvCache cache_;
+  CpuCache cache_;
   std::vector<float> heads_ = random_.normal(kTokens * config_.heads * config_.d_cache());
   std::vector<float> index_heads_ = random_.normal(kTokens * config_.index_heads * config_.d_index);
   std::vector<float> index_weights_ = random_.normal(kTokens * config_.index_heads);

@@ -40,6 +40,38 @@ TEST(MemoryNeed, WhatNoFileHoldsCannotBeMapped) {
   EXPECT_EQ(text.find("--mmap"), std::string::npos);
 }
 
+TEST(MemoryNeed, GpuIsRefusedOneByteTooMany) {
+  const GpuMemoryNeed need{.weights = 17'000'000'000,
+                           .working = 1'500'000'000,
+                           .max_batch = 512,
+                           .cache = 4'500'000'000,
+                           .context = 32768};
+  const auto refusal_of = [&](int64_t available) {
+    return testing::error_text([&] {
+      require_gpu_memory("GPU 0 (a card)", need, available);
+      return 0;
+    });
+  };
+  EXPECT_EQ(refusal_of(23'000'000'000), "no error");
+  EXPECT_EQ(
+      refusal_of(22'999'999'999),
+      "GPU 0 (a card): expected 23.0 GB of free memory: 17.0 GB for weights, 1.5 GB for a batch of 512 "
+      "tokens (-ub), 4.5 GB for the cache of 32768 tokens (-c); smaller ones take less, -ngl 0 leaves all "
+      "to the CPU, found 23.0 GB free");
+}
+
+TEST(MemoryNeed, ExpertsOfTheGpuAreNamedWithTheirFlag) {
+  const GpuMemoryNeed need{.weights = 1'000'000'000, .experts = 5'000'000'000};
+  const std::string text = testing::error_text([&] {
+    require_gpu_memory("GPU 0 (a card)", need, 5'999'999'999);
+    return 0;
+  });
+  EXPECT_NE(
+      text.find("6.0 GB of free memory: 1.0 GB for weights, 5.0 GB for routed experts (a larger -ncmoe"),
+      std::string::npos)
+      << text;
+}
+
 TEST(MemoryNeed, MappedExpertsAreToldWithTheirSize) {
   const Model model = synth::open_model(synth::parse_model_spec(kSpec), {});
   constexpr int64_t kBytes = int64_t{2} * 16 * 3 * 256 * 256 / 32 * 34;

@@ -1,5 +1,6 @@
 #include "support/golden_model.h"
 
+#include <cstdlib>
 #include <cstring>
 
 #include "engine/convert/convert.h"
@@ -8,8 +9,10 @@
 namespace sluice::testing {
 
 std::filesystem::path tiny_directory() {
+  const char* const elsewhere = std::getenv("SLUICE_TINY_MODEL");
   const std::filesystem::path path =
-      std::filesystem::path(SLUICE_SOURCE_DIR).parent_path() / "shared/models/tiny";
+      elsewhere != nullptr ? std::filesystem::path(elsewhere)
+                           : std::filesystem::path(SLUICE_SOURCE_DIR).parent_path() / "shared/models/tiny";
   return std::filesystem::exists(path / "config.json") ? path : std::filesystem::path();
 }
 

@@ -11,7 +11,8 @@
 
 namespace sluice::testing {
 
-/// The folder of the tiny checkpoint, or empty when it is not there.
+/// The folder of the tiny checkpoint, or empty when it is not there. SLUICE_TINY_MODEL names it for a program
+/// that was copied to another machine.
 std::filesystem::path tiny_directory();
 
 /// The model as the converter writes it in BF16. Only when tiny_directory() is not empty.

@@ -41,7 +41,7 @@ TEST(SyntheticForward, LogitsAreFiniteAndExpertsSpread) {
     std::vector<int32_t> ids(100);
     for (int32_t& id : ids) id = static_cast<int32_t>(random.integer(0, model.config().vocab_size - 1));
     Runtime runtime(model, {.threads = 2});
-    KvCache cache(model.config(), 100, CacheType::kBF16);
+    CpuCache cache(model.config(), 100, CacheType::kBF16);
     ChosenExperts chosen;
     const Runtime::Result result =
         runtime.forward({.ids = ids, .logits = Logits::kAll, .observer = &chosen, .stop = {}}, cache);

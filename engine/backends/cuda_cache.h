@@ -1,0 +1,39 @@
+// The cache in the memory of a GPU: per layer latent rows, then index keys, as the attention kernels read
+// them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "engine/caches.h"
+#include "kernels_cuda/base/buffer.h"
+#include "kernels_cuda/indexer.h"
+#include "kernels_cuda/latent_rows.h"
+
+namespace sluice {
+
+class CudaCache final : public KvCache {
+ public:
+  /// Throws Error naming -c/--ctx-size, with what it needs and what this thread's GPU has free, when there is
+  /// no room.
+  CudaCache(const ModelConfig& config, int64_t capacity, CacheType type);
+
+  /// Bytes of GPU memory that such a cache takes.
+  static int64_t bytes_needed(const ModelConfig& config, int64_t capacity, CacheType type);
+
+  [[nodiscard]] cuda::LatentRows latent_rows(int64_t layer) const;  // [capacity, d_latent + d_rope]
+  [[nodiscard]] cuda::IndexKeys index_keys(int64_t layer) const;    // [capacity, d_index]
+  /// The same memory, for the kernels that write rows.
+  [[nodiscard]] std::byte* rows(CachePart part, int64_t layer) const;
+
+  void copy_out(CachePart part, int64_t layer, std::span<std::byte> rows) const override;
+  void copy_in(CachePart part, int64_t layer, std::span<const std::byte> rows) override;
+
+ private:
+  int64_t latent_bytes_;  // of a layer, with what aligns the index keys
+  int64_t layer_bytes_;
+  cuda::DeviceBuffer<std::byte> memory_;
+};
+
+}  // namespace sluice

@@ -1,0 +1,48 @@
+// The GPU as the rest of engine/ sees it. gpu_cuda.cpp is this with CUDA, gpu_none.cpp without: a build has
+// one of them.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "engine/backends/backend.h"
+#include "engine/model.h"
+#include "engine/runtime.h"
+#include "offload/workers.h"
+
+namespace sluice {
+
+/// What there is to compute on.
+struct GpuFound {
+  bool usable = false;
+  std::string why_not;  // when it is not usable: "no CUDA-capable device is detected"
+  std::string notice;   // why_not of a GPU that is there; empty when there is none
+};
+GpuFound find_gpu();
+
+/// `wish`, kAuto being resolved. Throws Error naming -ngl when kGpu cannot be had.
+Device chosen_device(Device wish);
+
+/// The weights that a GPU holds: all but the routed experts', and theirs of some layers.
+class GpuWeights {
+ public:
+  GpuWeights() = default;
+  GpuWeights(const GpuWeights&) = delete;
+  GpuWeights& operator=(const GpuWeights&) = delete;
+  virtual ~GpuWeights() = default;
+
+  /// "GPU 0 (NVIDIA GeForce RTX 4090, 24.0 GB) with 11.3 GB of weights".
+  [[nodiscard]] virtual const std::string& description() const = 0;
+};
+
+/// Copies them, after a check that they, the working memory for `options` and the planned cache have room.
+/// Throws Error with the figures and what to change when they have not, when the model has a shape that the
+/// kernels do not take, and when CUDA fails; LoadStopped.
+std::unique_ptr<const GpuWeights> load_gpu_weights(const Model& model, const RuntimeOptions& options,
+                                                   offload::Workers& workers);
+
+/// Keeps references to `model` and `weights`. Throws Error when working memory cannot be had.
+std::unique_ptr<Backend> make_gpu_backend(const Model& model, const GpuWeights& weights,
+                                          const RuntimeOptions& options, offload::Workers& workers);
+
+}  // namespace sluice

@@ -1,0 +1,26 @@
+// A build without CUDA: everything runs on the CPU.
+#include "engine/backends/gpu.h"
+#include "quant/base/error.h"
+
+namespace sluice {
+namespace {
+
+constexpr const char* kWhyNot = "a build without CUDA, which runs everything on the CPU";
+
+}  // namespace
+
+GpuFound find_gpu() {
+  return {.usable = false, .why_not = kWhyNot, .notice = {}};
+}
+
+// chosen_device() lets nobody come here.
+std::unique_ptr<const GpuWeights> load_gpu_weights(const Model&, const RuntimeOptions&, offload::Workers&) {
+  throw Error("-ngl/--n-gpu-layers", "0", kWhyNot);
+}
+
+std::unique_ptr<Backend> make_gpu_backend(const Model&, const GpuWeights&, const RuntimeOptions&,
+                                          offload::Workers&) {
+  throw Error("-ngl/--n-gpu-layers", "0", kWhyNot);
+}
+
+}  // namespace sluice

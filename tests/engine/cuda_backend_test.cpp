@@ -1,0 +1,314 @@
+// The CUDA backend against the goldens and against the CPU backend: batches, types, caches, sessions.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/loaded_weights.h"
+#include "engine/synth/open_model.h"
+#include "offload/machine.h"
+#include "offload/workers.h"
+#include "support/compare.h"
+#include "support/error_text.h"
+#include "support/golden_forward.h"
+#include "support/golden_model.h"
+#include "support/on_gpu.h"
+#include "support/temporary_directory.h"
+
+namespace sluice {
+namespace {
+
+using testing::OnGpu;
+using testing::Random;
+
+constexpr int64_t kContext = 192;
+constexpr int64_t kTokens = 150;  // well past the index top-k of 32, and more than two tiles
+
+RuntimeOptions exact_on(Device device, int64_t max_batch = 512) {
+  return {.max_batch = max_batch, .activations = Activations::kFloat32, .device = device};
+}
+
+/// With the routed experts of every layer but every `kept`th in GPU memory; 0: of all.
+RuntimeOptions resident(const Model& model, RuntimeOptions options, int64_t kept = 0) {
+  const ModelConfig& config = model.config();
+  for (int64_t layer = config.dense_layers; layer < config.layers; ++layer) {
+    if (kept == 0 || layer % kept != 0) options.gpu_expert_layers.push_back(layer);
+  }
+  return options;
+}
+
+class CudaGolden : public OnGpu, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(CudaGolden, LogitsHiddenStatesRoutesAndSelections) {
+  SLUICE_NEEDS_TINY_MODEL();
+  Runtime runtime(testing::golden_model(), exact_on(Device::kGpu));
+  testing::expect_golden(runtime, GetParam());
+}
+
+TEST_P(CudaGolden, HoldWithAllExpertsOnTheGpu) {
+  SLUICE_NEEDS_TINY_MODEL();
+  Runtime runtime(testing::golden_model(), resident(testing::golden_model(), exact_on(Device::kGpu)));
+  testing::expect_golden(runtime, GetParam());
+}
+
+INSTANTIATE_TEST_SUITE_P(Prompts, CudaGolden, ::testing::ValuesIn(testing::kGoldenPrompts),
+                         [](const auto& tested) { return std::string(tested.param); });
+
+// Bounds are some times what was measured; the figures are in docs/cuda_backend.md.
+TEST_P(CudaGolden, DefaultPrecisionStaysNear) {
+  SLUICE_NEEDS_TINY_MODEL();
+  Runtime runtime(testing::golden_model(), {.device = Device::kGpu});
+  const testing::GoldenDistance found = testing::golden_distance(runtime, GetParam(), CacheType::kBF16);
+  EXPECT_GT(found.logit_error, 1e-5) << "nothing was rounded";
+  EXPECT_LT(found.logit_error, 0.05);
+  EXPECT_GT(found.overlap, 0.95);
+  EXPECT_GE(found.same_first + 1, found.positions);
+  fmt::print(
+      "{:9} logits {:.1e} relative, worst {:.1e}; likeliest token {} of {}; selection overlap {:.4f}\n",
+      GetParam(), found.logit_error, found.largest_error, found.same_first, found.positions, found.overlap);
+}
+
+class CudaBackendTest : public OnGpu {
+ protected:
+  void choose_tokens(const Model& model) {
+    ids_.resize(static_cast<size_t>(kTokens));
+    for (int32_t& id : ids_) {
+      id = static_cast<int32_t>(random_.integer(0, model.config().vocab_size - 1));
+    }
+  }
+
+  Model random_model(const std::string& type) {
+    Model model = synth::open_model(
+        synth::parse_model_spec(fmt::format("synth:tiny,dense=1,moe=2,type={},dense_type={},seed={}", type,
+                                            type, random_.integer(0, 1'000'000))),
+        {});
+    choose_tokens(model);
+    return model;
+  }
+
+  /// Of every position, [kTokens, vocabulary].
+  std::vector<float> logits(const Model& model, const RuntimeOptions& options,
+                            CacheType cache_type = CacheType::kF32) {
+    Runtime runtime(model, options);
+    const auto cache = runtime.make_cache(kContext, cache_type);
+    std::vector<float> all;
+    for (int64_t first = 0; first < kTokens; first += options.max_batch) {
+      const int64_t n = std::min(options.max_batch, kTokens - first);
+      const std::span<const int32_t> ids =
+          std::span(ids_).subspan(static_cast<size_t>(first), static_cast<size_t>(n));
+      const MatrixView<const float> rows =
+          runtime.forward({.ids = ids, .first_position = first, .logits = Logits::kAll, .stop = {}}, *cache)
+              .logits;
+      all.insert(all.end(), rows.data, rows.data + n * rows.cols);
+    }
+    return all;
+  }
+
+  std::vector<int32_t> ids_;
+};
+
+/// |a - b| / |b| of each row, ascending: a choice of experts or positions that flips spoils some rows, not
+/// most.
+std::vector<double> row_errors(std::span<const float> a, std::span<const float> b) {
+  std::vector<double> errors;
+  const size_t cols = a.size() / static_cast<size_t>(kTokens);
+  for (size_t r = 0; r < static_cast<size_t>(kTokens); ++r) {
+    double error = 0;
+    double total = 0;
+    for (size_t i = r * cols; i < (r + 1) * cols; ++i) {
+      error += std::pow(double{a[i]} - double{b[i]}, 2);
+      total += std::pow(double{b[i]}, 2);
+    }
+    errors.push_back(std::sqrt(error / total));
+  }
+  std::ranges::sort(errors);
+  return errors;
+}
+
+double at_share(const std::vector<double>& sorted, double share) {
+  return sorted[static_cast<size_t>(share * static_cast<double>(sorted.size() - 1))];
+}
+
+TEST_F(CudaBackendTest, GreedyContinuationsAreTheGoldens) {
+  SLUICE_NEEDS_TINY_MODEL();
+  const Model& model = testing::golden_model();
+  for (const RuntimeOptions& options : {exact_on(Device::kGpu), resident(model, exact_on(Device::kGpu)),
+                                        resident(model, exact_on(Device::kGpu), 2)}) {
+    Runtime runtime(model, options);
+    testing::expect_golden_continuations(runtime);
+  }
+}
+
+TEST_F(CudaBackendTest, ExpertsOnTheGpuAreTheCpus) {
+  SCOPED_TRACE(random_.describe());
+  for (const char* const type : {"bf16", "q8_0", "nvfp4", "q4_k"}) {
+    const Model model = random_model(type);
+    RuntimeOptions on_cpu = exact_on(Device::kCpu);
+    on_cpu.attention = AttentionMode::kDense;
+    const std::vector<float> expected = logits(model, on_cpu);
+    for (const int64_t kept : {0, 2}) {
+      for (const int64_t batch : {1, 7, 64, 512}) {
+        RuntimeOptions on_gpu = resident(model, exact_on(Device::kGpu, batch), kept);
+        on_gpu.attention = AttentionMode::kDense;
+        const std::vector<double> errors = row_errors(logits(model, on_gpu), expected);
+        EXPECT_LT(at_share(errors, 0.9), 1e-3) << type << ", batch " << batch << ", kept " << kept;
+        on_gpu.activations = Activations::kInt8;  // many tokens in bf16
+        const std::vector<double> rounded = row_errors(logits(model, on_gpu), expected);
+        EXPECT_LT(at_share(rounded, 0.5), 0.1) << type << ", batch " << batch << ", kept " << kept;
+      }
+    }
+  }
+}
+
+TEST_F(CudaBackendTest, IsTheCpuBackendInEveryTypeAndBatch) {
+  SCOPED_TRACE(random_.describe());
+  for (const char* const type : {"bf16", "q8_0", "nvfp4", "q4_k"}) {
+    const Model model = random_model(type);
+    for (const AttentionMode attention : {AttentionMode::kSparse, AttentionMode::kDense}) {
+      RuntimeOptions on_cpu = exact_on(Device::kCpu);
+      on_cpu.attention = attention;
+      const std::vector<float> expected = logits(model, on_cpu);
+      for (const int64_t batch : {1, 7, 64, 512}) {
+        RuntimeOptions on_gpu = exact_on(Device::kGpu, batch);
+        on_gpu.attention = attention;
+        const std::vector<double> errors = row_errors(logits(model, on_gpu), expected);
+        const std::string name = fmt::format("{}, {}, batch {}", type, attention_mode_name(attention), batch);
+        EXPECT_LT(at_share(errors, 0.5), 1e-4) << name;
+        EXPECT_LT(at_share(errors, 0.9), 1e-3) << name;
+      }
+    }
+  }
+}
+
+TEST_F(CudaBackendTest, RoundedActivationsAndCacheStayNear) {
+  SCOPED_TRACE(random_.describe());
+  const Model model = random_model("q8_0");
+  // Dense, so that no selection can flip.
+  RuntimeOptions on_cpu = exact_on(Device::kCpu);
+  on_cpu.attention = AttentionMode::kDense;
+  const std::vector<float> expected = logits(model, on_cpu);
+  RuntimeOptions on_gpu = on_cpu;
+  on_gpu.device = Device::kGpu;
+  const double cache_error = at_share(row_errors(logits(model, on_gpu, CacheType::kBF16), expected), 0.5);
+  EXPECT_GT(cache_error, 1e-5) << "the cache was not rounded";
+  EXPECT_LT(cache_error, 0.02);
+  on_gpu.activations = Activations::kInt8;
+  const double error = at_share(row_errors(logits(model, on_gpu), expected), 0.5);
+  EXPECT_GT(error, 1e-5) << "activations were not rounded";
+  EXPECT_LT(error, 0.1);
+  fmt::print("median row error: bf16 cache {:.1e}, int8 experts and bf16 products {:.1e}\n", cache_error,
+             error);
+}
+
+TEST_F(CudaBackendTest, RunsAreTheSameBits) {
+  SCOPED_TRACE(random_.describe());
+  const Model model = random_model("q8_0");
+  const std::vector<float> first = logits(model, {.max_batch = 64, .device = Device::kGpu});
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(testing::identical(logits(model, {.max_batch = 64, .device = Device::kGpu}), first));
+  }
+}
+
+TEST_F(CudaBackendTest, SessionsMoveBetweenGpuAndCpu) {
+  SCOPED_TRACE(random_.describe());
+  const Model model = random_model("q8_0");
+  const testing::TemporaryDirectory directory;
+  for (const CacheType type : {CacheType::kF32, CacheType::kBF16}) {
+    Runtime gpu(model, exact_on(Device::kGpu));
+    Runtime cpu(model, exact_on(Device::kCpu));
+    Session there(gpu, kContext, type);
+    there.prefill(ids_);
+    there.save(directory / "session");
+    Session back(gpu, kContext, type);
+    back.load(directory / "session");
+    Session here(cpu, kContext, type);
+    here.load(directory / "session");
+    for (Session* const session : {&there, &back, &here}) session->append(3);
+    EXPECT_TRUE(testing::identical(back.logits(), there.logits()));
+    const std::vector<float> expected(here.logits().begin(), here.logits().end());
+    EXPECT_TRUE(testing::close(there.logits(), expected, 0.05, 0.05));
+    // Forgetting tokens and computing them again changes nothing.
+    there.truncate(kTokens - 20);
+    std::vector<int32_t> again = ids_;
+    again.push_back(3);
+    EXPECT_EQ(there.prefill(again).cached, kTokens - 20);
+    EXPECT_TRUE(testing::close(there.logits(), expected, 0.05, 0.05));
+  }
+}
+
+TEST_F(CudaBackendTest, RuntimesShareLoadedWeights) {
+  SCOPED_TRACE(random_.describe());
+  const Model model = random_model("q8_0");
+  const offload::Machine machine = offload::probe_machine();
+  offload::Workers workers(2);
+  RuntimeOptions options = exact_on(Device::kGpu);
+  const LoadedWeights weights(model, options, machine, workers);
+  ASSERT_NE(weights.gpu(), nullptr);
+  EXPECT_EQ(weights.panels(), nullptr);
+  for (const int64_t batch : {1, 64}) {
+    options.max_batch = batch;
+    ASSERT_TRUE(weights.suit(options));
+    Runtime runtime(weights, options);
+    Session session(runtime, kContext, CacheType::kF32);
+    session.prefill(ids_);
+    EXPECT_NE(runtime.description().find("GPU 0"), std::string::npos) << runtime.description();
+  }
+  EXPECT_FALSE(weights.suit(resident(model, options)));
+  options.device = Device::kCpu;
+  EXPECT_FALSE(weights.suit(options));
+}
+
+// Stopped before its hand-overs: the next pass is as if nothing had been, and memory can be freed.
+TEST_F(CudaBackendTest, AStoppedPassLeavesNothingBehind) {
+  SCOPED_TRACE(random_.describe());
+  const Model model = random_model("q8_0");
+  Runtime runtime(model, exact_on(Device::kGpu));
+  const auto cache = runtime.make_cache(kContext, CacheType::kF32);
+  const auto pass = [&](const std::stop_token& stop) {
+    return runtime.forward({.ids = std::span(ids_).first(1), .first_position = 0, .stop = stop}, *cache);
+  };
+  const auto row = [](const Runtime::Result& result) {
+    return std::vector<float>(result.logits.data, result.logits.data + result.logits.cols);
+  };
+  const std::vector<float> expected = row(pass({}));
+  std::stop_source stop;
+  stop.request_stop();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_FALSE(pass(stop.get_token()).completed);
+    EXPECT_TRUE(testing::identical(row(pass({})), expected));
+  }
+  EXPECT_FALSE(pass(stop.get_token()).completed);
+  static_cast<void>(runtime.make_cache(kContext, CacheType::kF32));  // and freed at once
+}
+
+TEST_F(CudaBackendTest, WhatDoesNotFitIsRefusedWithNumbers) {
+  SCOPED_TRACE(random_.describe());
+  const Model model = random_model("q8_0");
+  RuntimeOptions options = exact_on(Device::kGpu);
+  options.planned_context = int64_t{1} << 40;
+  const std::string text = testing::error_text([&] {
+    const Runtime runtime(model, options);
+    return 0;
+  });
+  for (const char* const part : {"GPU 0", "for weights", "-c", "-ngl 0", "free"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part << " in: " << text;
+  }
+  Runtime runtime(model, exact_on(Device::kGpu));
+  const std::string too_long = testing::error_text(
+      [&] { return runtime.make_cache(model.config().context_length + 1, CacheType::kF32); });
+  EXPECT_NE(too_long.find("-c/--ctx-size"), std::string::npos) << too_long;
+}
+
+TEST_F(CudaBackendTest, AutoTakesTheGpu) {
+  EXPECT_EQ(chosen_device(Device::kAuto), Device::kGpu);
+  EXPECT_EQ(chosen_device(Device::kCpu), Device::kCpu);
+  EXPECT_TRUE(find_gpu().notice.empty());
+}
+
+}  // namespace
+}  // namespace sluice
