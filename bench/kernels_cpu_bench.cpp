@@ -85,7 +85,7 @@ void mla_attend(State& state, int64_t heads) {
   const std::vector<float> query = normal(heads * kCols);
   std::vector<float> out(static_cast<size_t>(heads * kLatent));
   std::vector<float> scratch(static_cast<size_t>(cpu::mla_scratch_floats(heads, kCols)));
-  const cpu::CacheRows rows{DType::kBF16, cache.data(), kCols, 2 * kCols};
+  const cpu::CacheRows rows{cpu::RowFormat::kBF16, cache.data(), kCols, 2 * kCols};
   for (auto _ : state) {
     cpu::mla_attend(cpu::kernels_for(isa), {{query.data(), heads, kCols}, rows, {{}, kRows}, 0.1352F},
                     {out.data(), heads, kLatent}, scratch);
@@ -109,7 +109,7 @@ void index_scores(State& state, const IndexCase& c) {
   const std::vector<float> weights = normal(c.queries * kHeads);
   std::vector<float> scores(static_cast<size_t>(c.queries * c.keys));
   std::vector<float> scratch(static_cast<size_t>(cpu::index_scratch_floats(kHeads, kDim)));
-  const cpu::CacheRows keys{DType::kBF16, cache.data(), kDim, 2 * kDim};
+  const cpu::CacheRows keys{cpu::RowFormat::kBF16, cache.data(), kDim, 2 * kDim};
   for (auto _ : state) {
     cpu::index_scores(cpu::kernels_for(isa),
                       {{query.data(), c.queries, kHeads * kDim}, {weights.data(), c.queries, kHeads}}, keys,

@@ -3,31 +3,60 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
-#include <cstring>
 #include <new>
 
 #include "quant/base/error.h"
 
 namespace sluice {
-namespace {
-
-quant::DType dtype_of(CacheType type) {
-  return type == CacheType::kF32 ? quant::DType::kF32 : quant::DType::kBF16;
-}
-
-}  // namespace
-
 std::string_view cache_type_name(CacheType type) {
-  return type == CacheType::kF32 ? "f32" : "bf16";
+  switch (type) {
+    case CacheType::kF32:
+      return "f32";
+    case CacheType::kBF16:
+      return "bf16";
+    case CacheType::kBF16Int8:
+      return "bf16+int8";
+    case CacheType::kFp8:
+      return "fp8";
+    case CacheType::kFp8Int8:
+      return "fp8+int8";
+  }
+  return "";
 }
 
 KvCache::KvCache(const ModelConfig& config, int64_t capacity, CacheType type)
     : type_(type),
       capacity_(capacity),
       layers_(config.layers),
+      d_latent_(config.d_latent),
       d_cache_(config.d_cache()),
-      d_index_(config.has_indexer ? config.d_index : 0) {}
+      d_index_(config.has_indexer ? config.d_index : 0) {
+  if (has_fp8_latents(type) && d_latent_ % cpu::kFp8Group != 0) {
+    throw Error("-ctk/--cache-type-k",
+                fmt::format("fp8 for latents in multiples of {} values", cpu::kFp8Group),
+                fmt::format("a model with {}", d_latent_));
+  }
+  if (has_int8_keys(type) && !std::has_single_bit(static_cast<uint64_t>(d_index_))) {
+    throw Error("-ctk/--cache-type-k", "int8 for index keys of a power of two values",
+                fmt::format("a model with {}", d_index_));
+  }
+}
+
+cpu::RowFormat KvCache::format(CachePart part) const {
+  if (type_ == CacheType::kF32) {
+    return cpu::RowFormat::kF32;
+  }
+  if (part == CachePart::kLatent) {
+    return has_fp8_latents(type_) ? cpu::RowFormat::kFp8 : cpu::RowFormat::kBF16;
+  }
+  return has_int8_keys(type_) ? cpu::RowFormat::kInt8 : cpu::RowFormat::kBF16;
+}
+
+int64_t KvCache::row_bytes(CachePart part) const {
+  return cols(part) == 0 ? 0 : cpu::row_bytes(format(part), cols(part), d_latent_);
+}
 
 int64_t KvCache::bytes() const {
   return layers_ * capacity_ * (row_bytes(CachePart::kLatent) + row_bytes(CachePart::kIndexKeys));
@@ -52,7 +81,11 @@ CpuCache::CpuCache(const ModelConfig& config, int64_t capacity, CacheType type)
 
 cpu::CacheRows CpuCache::rows_of(CachePart part, int64_t layer) const {
   const auto& rows = part == CachePart::kLatent ? latent_ : index_;
-  return {dtype_of(type()), rows[static_cast<size_t>(layer)].data(), cols(part), row_bytes(part)};
+  return {.format = format(part),
+          .data = rows[static_cast<size_t>(layer)].data(),
+          .cols = cols(part),
+          .row_bytes = row_bytes(part),
+          .latent = d_latent()};
 }
 
 cpu::CacheRows CpuCache::latent_rows(int64_t layer) const {
@@ -68,11 +101,7 @@ void CpuCache::store(CachePart part, const cpu::Kernels& kernels, int64_t layer,
   assert(position < capacity() && static_cast<int64_t>(row.size()) == cols(part));
   auto& rows = part == CachePart::kLatent ? latent_ : index_;
   std::byte* const out = rows[static_cast<size_t>(layer)].data() + position * row_bytes(part);
-  if (type() == CacheType::kF32) {
-    std::memcpy(out, row.data(), row.size_bytes());
-  } else {
-    kernels.to_bf16(row.data(), static_cast<int64_t>(row.size()), reinterpret_cast<uint16_t*>(out));
-  }
+  cpu::write_row(kernels, format(part), row, d_latent(), out);
 }
 
 void CpuCache::store_latent(const cpu::Kernels& kernels, int64_t layer, int64_t position,

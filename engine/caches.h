@@ -13,9 +13,17 @@
 
 namespace sluice {
 
-enum class CacheType { kF32, kBF16 };
-/// "f32", "bf16".
+/// Of latent rows; index keys are float32 with kF32, bf16 with kBF16 and kFp8, and int8 with the others.
+enum class CacheType { kF32, kBF16, kBF16Int8, kFp8, kFp8Int8 };
+/// "f32", "bf16", "bf16+int8", "fp8", "fp8+int8".
 std::string_view cache_type_name(CacheType type);
+
+constexpr bool has_fp8_latents(CacheType type) {
+  return type == CacheType::kFp8 || type == CacheType::kFp8Int8;
+}
+constexpr bool has_int8_keys(CacheType type) {
+  return type == CacheType::kBF16Int8 || type == CacheType::kFp8Int8;
+}
 
 /// Latent rows [capacity, d_latent + d_rope]; index keys [capacity, d_index], none without an indexer.
 enum class CachePart { kLatent, kIndexKeys };
@@ -32,7 +40,7 @@ class KvCache {
   [[nodiscard]] int64_t layers() const { return layers_; }
   [[nodiscard]] int64_t bytes() const;
   /// Of a position in one layer; 0 for index keys without an indexer.
-  [[nodiscard]] int64_t row_bytes(CachePart part) const { return cols(part) * element_bytes(); }
+  [[nodiscard]] int64_t row_bytes(CachePart part) const;
 
   /// The layer's first rows, as many whole ones as `rows` holds, for saving and loading: the same bytes
   /// wherever the cache is. Both wait for what writes the cache.
@@ -40,9 +48,11 @@ class KvCache {
   virtual void copy_in(CachePart part, int64_t layer, std::span<const std::byte> rows) = 0;
 
  protected:
+  /// Throws Error naming -ctk when the model's rows do not fit the type.
   KvCache(const ModelConfig& config, int64_t capacity, CacheType type);
 
-  [[nodiscard]] int64_t element_bytes() const { return type_ == CacheType::kF32 ? 4 : 2; }
+  [[nodiscard]] cpu::RowFormat format(CachePart part) const;
+  [[nodiscard]] int64_t d_latent() const { return d_latent_; }
   [[nodiscard]] int64_t cols(CachePart part) const {
     return part == CachePart::kLatent ? d_cache_ : d_index_;
   }
@@ -51,6 +61,7 @@ class KvCache {
   CacheType type_;
   int64_t capacity_;
   int64_t layers_;
+  int64_t d_latent_;
   int64_t d_cache_;
   int64_t d_index_;
 };
@@ -63,7 +74,7 @@ class CpuCache final : public KvCache {
 
   [[nodiscard]] cpu::CacheRows latent_rows(int64_t layer) const;  // [capacity, d_latent + d_rope]
   [[nodiscard]] cpu::CacheRows index_rows(int64_t layer) const;   // [capacity, d_index]
-  /// Stores the row of `position`, rounding to the cache's type.
+  /// Stores the row of `position`, rounding to the cache's type. int8 keys want hadamard() before.
   void store_latent(const cpu::Kernels& kernels, int64_t layer, int64_t position, std::span<const float> row);
   void store_index_key(const cpu::Kernels& kernels, int64_t layer, int64_t position,
                        std::span<const float> key);

@@ -22,7 +22,7 @@ void CpuBackend::attention(int64_t layer_index, const Batch& batch) {
   rms_norm(x, layer.attention_norm, normed);
   const bool selects = config_.has_indexer && attention_.selects(batch, batch.first_position + n - 1);
   project_input(layer, n, selects);
-  project_query(layer, n, selects);
+  project_query(layer, n, selects, batch.cache->type());
   store_latents(layer_index, batch);
   if (config_.has_indexer) {
     store_index_keys(layer_index, batch);
@@ -76,14 +76,14 @@ void CpuBackend::project_input(const LayerWeights& layer, int64_t n, bool select
 }
 
 // 2.2, step 2, and 2.6, steps 1, 3 and 6.
-void CpuBackend::project_query(const LayerWeights& layer, int64_t n, bool selects) {
+void CpuBackend::project_query(const LayerWeights& layer, int64_t n, bool selects, CacheType cache_type) {
   const MatrixView<float> latent = buffers_.query_latent.rows(n);
   const MatrixView<float> query = buffers_.query.rows(n);
   rms_norm(latent, layer.query_a_norm, latent);
   const Product products[] = {{&layer.query_b, query}, {&layer.indexer.query, buffers_.index_query.rows(n)}};
   matmul(std::span(products).first(selects ? 2 : 1), latent);
   if (selects) {
-    rotate_index_query(n);
+    rotate_index_query(n, cache_type);
   }
   workers_.for_ranges(n, kTokenGrain, [&](int64_t begin, int64_t end, int64_t) {
     for (int64_t t = begin; t < end; ++t) {
@@ -112,7 +112,7 @@ void CpuBackend::store_latents(int64_t layer_index, const Batch& batch) {
   });
 }
 
-// 2.6, steps 2, 3 and 5: the rope part comes first, and its pairs are half a vector apart.
+// 2.6, steps 2 to 5: the rope part comes first, and its pairs are half a vector apart.
 void CpuBackend::store_index_keys(int64_t layer_index, const Batch& batch) {
   const IndexerWeights& weights = model_.weights().layers[static_cast<size_t>(layer_index)].indexer;
   const int64_t n = batch.n_tokens();
@@ -123,13 +123,16 @@ void CpuBackend::store_index_keys(int64_t layer_index, const Batch& batch) {
       kernels_.layer_norm(key.data(), weights.norm_gain.data(), weights.norm_bias.data(),
                           kIndexerLayerNormEps, config_.d_index, key.data());
       kernels_.rope_half_split(buffers_.cos_sin.rows(n).row(t).data(), config_.d_rope / 2, key.data());
+      if (has_int8_keys(cache.type())) {
+        cpu::hadamard(key);
+      }
       cache.store_index_key(kernels_, layer_index, batch.first_position + t, key);
     }
   });
 }
 
-// 2.6, steps 3 and 6.
-void CpuBackend::rotate_index_query(int64_t n) {
+// 2.6, steps 3, 4 and 6.
+void CpuBackend::rotate_index_query(int64_t n, CacheType cache_type) {
   const MatrixView<float> query = buffers_.index_query.rows(n);
   const MatrixView<float> head_weights = buffers_.index_weights.rows(n);
   const float scale = 1.0F / std::sqrt(static_cast<float>(config_.index_heads * config_.d_index));
@@ -138,7 +141,12 @@ void CpuBackend::rotate_index_query(int64_t n) {
       kernels_.scale(scale, config_.index_heads, head_weights.row(t).data());
       const float* angles = buffers_.cos_sin.rows(n).row(t).data();
       for (int64_t h = 0; h < config_.index_heads; ++h) {
-        kernels_.rope_half_split(angles, config_.d_rope / 2, query.row(t).data() + h * config_.d_index);
+        const std::span<float> head = query.row(t).subspan(static_cast<size_t>(h * config_.d_index),
+                                                           static_cast<size_t>(config_.d_index));
+        kernels_.rope_half_split(angles, config_.d_rope / 2, head.data());
+        if (has_int8_keys(cache_type)) {
+          cpu::hadamard(head);
+        }
       }
     }
   });

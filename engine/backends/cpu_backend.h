@@ -65,10 +65,10 @@ class CpuBackend final : public Backend {
   // The steps of the attention block, in order (model specification 2.2, 2.6, 2.5).
   void prepare_rope(const Batch& batch);
   void project_input(const LayerWeights& layer, int64_t n, bool selects);
-  void project_query(const LayerWeights& layer, int64_t n, bool selects);
+  void project_query(const LayerWeights& layer, int64_t n, bool selects, CacheType cache_type);
   void store_latents(int64_t layer, const Batch& batch);
   void store_index_keys(int64_t layer, const Batch& batch);
-  void rotate_index_query(int64_t n);
+  void rotate_index_query(int64_t n, CacheType cache_type);
   void absorb_query(const LayerWeights& layer, int64_t n);
 
   const Model& model_;

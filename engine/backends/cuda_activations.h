@@ -51,7 +51,7 @@ struct CudaActivations {
   // Of a tile of tokens.
   float* absorbed_query;      // [tile, heads * (d_latent + d_rope)]
   float* attended;            // [tile, heads * d_latent]: softmax-weighted latents
-  std::byte* index_values;    // [tile, index_heads, d_index] floats, or bf16
+  std::byte* index_values;    // [tile, index_heads, d_index] floats, bf16 or int8
   std::byte* index_low;       // [tile, index_heads, d_index] bf16
   float* index_head_weights;  // [tile, index_heads], as the score kernel wants them
   float* scores;              // [tile, score_stride]

@@ -112,7 +112,6 @@ void CudaBackend::project_query(const CudaLayer& layer, int64_t n, bool any_sele
 // 2.2, steps 3 and 4, and 2.6, steps 2, 3 and 5.
 void CudaBackend::store(int64_t layer_index, int64_t n, const CudaCache& cache) {
   const CudaLayer& layer = layer_weights(layer_index);
-  const bool is_f32 = cache.type() == CacheType::kF32;
   const cuda::LatentWrite latent{.u = buffers_.kv,
                                  .u_stride = config_.d_cache(),
                                  .gain = layer.kv_a_norm,
@@ -121,7 +120,10 @@ void CudaBackend::store(int64_t layer_index, int64_t n, const CudaCache& cache) 
                                  .d_rope = config_.d_rope,
                                  .rows = cache.rows(CachePart::kLatent, layer_index),
                                  .row_bytes = cache.row_bytes(CachePart::kLatent)};
-  (is_f32 ? cuda::write_latent_f32 : cuda::write_latent_bf16)(latent, positions(n), stream_.get());
+  const auto write_latent = cache.type() == CacheType::kF32 ? cuda::write_latent_f32
+                            : has_fp8_latents(cache.type()) ? cuda::write_latent_fp8
+                                                            : cuda::write_latent_bf16;
+  write_latent(latent, positions(n), stream_.get());
   if (!config_.has_indexer) {
     return;
   }
@@ -133,7 +135,10 @@ void CudaBackend::store(int64_t layer_index, int64_t n, const CudaCache& cache) 
                                 .d_index = config_.d_index,
                                 .d_rope = config_.d_rope};
   std::byte* const keys = cache.rows(CachePart::kIndexKeys, layer_index);
-  if (is_f32) {
+  if (has_int8_keys(cache.type())) {
+    cuda::write_index_keys_int8(key, positions(n), reinterpret_cast<int8_t*>(keys),
+                                cache.index_scales(layer_index), stream_.get());
+  } else if (cache.type() == CacheType::kF32) {
     cuda::write_index_keys_f32(key, positions(n), reinterpret_cast<float*>(keys), stream_.get());
   } else {
     cuda::write_index_keys_bf16(key, positions(n), reinterpret_cast<uint16_t*>(keys), stream_.get());

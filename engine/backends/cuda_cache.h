@@ -24,14 +24,26 @@ class CudaCache final : public KvCache {
 
   [[nodiscard]] cuda::LatentRows latent_rows(int64_t layer) const;  // [capacity, d_latent + d_rope]
   [[nodiscard]] cuda::IndexKeys index_keys(int64_t layer) const;    // [capacity, d_index]
-  /// The same memory, for the kernels that write rows.
+  /// The same memory, for the kernels that write rows: of int8 keys the codes, [capacity, d_index].
   [[nodiscard]] std::byte* rows(CachePart part, int64_t layer) const;
+  /// Of int8 keys, [capacity]; null for others.
+  [[nodiscard]] float* index_scales(int64_t layer) const;
 
   void copy_out(CachePart part, int64_t layer, std::span<std::byte> rows) const override;
   void copy_in(CachePart part, int64_t layer, std::span<const std::byte> rows) override;
 
  private:
+  /// Rows as copy_out() gives them and where their pieces are here. Bytes.
+  struct RowPieces {
+    size_t rows;
+    size_t row;
+    size_t value;   // of it, without a scale that lies elsewhere
+    float* scales;  // those, or null
+  };
+  [[nodiscard]] RowPieces pieces(CachePart part, int64_t layer, int64_t bytes) const;
+
   int64_t latent_bytes_;  // of a layer, with what aligns the index keys
+  int64_t scales_at_;     // in a layer
   int64_t layer_bytes_;
   cuda::DeviceBuffer<std::byte> memory_;
 };

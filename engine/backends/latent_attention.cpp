@@ -46,10 +46,11 @@ void LatentAttention::reserve(const Batch& batch) {
   if (!selects(batch, visible - 1)) {
     return;
   }
+  // Grows to the largest cache that comes. Rows of scores are a capacity apart, whatever is visible.
+  const auto floats = static_cast<size_t>(cpu::kMaxIndexQueries * batch.cache->capacity());
   for (WorkerScratch& scratch : scratch_) {
-    // Grows with the context once; later calls find it large enough.
-    if (static_cast<int64_t>(scratch.scores.size()) < cpu::kMaxIndexQueries * visible) {
-      scratch.scores.resize(static_cast<size_t>(cpu::kMaxIndexQueries * batch.cache->capacity()));
+    if (scratch.scores.size() < floats) {
+      scratch.scores.resize(floats);
       scratch.top_k.resize(static_cast<size_t>(cpu::top_k_scratch(batch.cache->capacity())));
     }
   }

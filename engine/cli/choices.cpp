@@ -4,8 +4,14 @@
 namespace sluice::cli {
 
 const Choices<CacheType>& cache_type_choices() {
-  static const Choices<CacheType> choices{{cache_type_name(CacheType::kF32), CacheType::kF32},
-                                          {cache_type_name(CacheType::kBF16), CacheType::kBF16}};
+  static const Choices<CacheType> choices = [] {
+    Choices<CacheType> all;
+    for (const CacheType type :
+         {CacheType::kF32, CacheType::kBF16, CacheType::kBF16Int8, CacheType::kFp8, CacheType::kFp8Int8}) {
+      all.emplace_back(cache_type_name(type), type);
+    }
+    return all;
+  }();
   return choices;
 }
 

@@ -88,7 +88,8 @@ void ComputeOptions::add_to(CLI::App& app) {
   take_whole_number(
       app.add_option("--ubatch-size", max_batch, "Also -ub. Tokens per forward pass (default 512)"), 1);
   take_words(
-      app.add_option("--cache-type-k", cache_type, "Also -ctk. Type of the attention cache (default bf16)"),
+      app.add_option("--cache-type-k", cache_type,
+                     "Also -ctk. Type of the attention cache, latents and the indexer's keys (default bf16)"),
       cache_type_choices());
   take_words(
       app.add_option("--attention", attention, "Sparse attends to what the indexer selects (default sparse)"),

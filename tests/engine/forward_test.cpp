@@ -152,18 +152,43 @@ TEST_F(Forward, ReferenceFormsAndBackendAgree) {
 TEST_F(Forward, SavedSessionContinuesIdentically) {
   SCOPED_TRACE(random_.describe());
   Runtime runtime(model_, {.threads = 2});
-  Session session(runtime, 64, CacheType::kBF16);
-  session.prefill(ids_);
-  session.save(directory_ / "session");
-  Session loaded(runtime, 64, CacheType::kBF16);
-  loaded.load(directory_ / "session");
-  session.append(3);
-  loaded.append(3);
-  EXPECT_TRUE(testing::identical(session.logits(), loaded.logits()));
+  for (const CacheType type : {CacheType::kBF16, CacheType::kBF16Int8}) {
+    Session session(runtime, 64, type);
+    session.prefill(ids_);
+    session.save(directory_ / "session");
+    Session loaded(runtime, 64, type);
+    loaded.load(directory_ / "session");
+    session.append(3);
+    loaded.append(3);
+    EXPECT_TRUE(testing::identical(session.logits(), loaded.logits())) << cache_type_name(type);
 
-  Session other(runtime, 64, CacheType::kF32);
-  EXPECT_THROW(other.load(directory_ / "session"), Error);
-  EXPECT_TRUE(other.tokens().empty());
+    Session other(runtime, 64, CacheType::kF32);
+    EXPECT_THROW(other.load(directory_ / "session"), Error);
+    EXPECT_TRUE(other.tokens().empty());
+  }
+}
+
+TEST_F(Forward, ALargerCacheAfterASmallerOneGivesTheSame) {
+  SCOPED_TRACE(random_.describe());
+  for (const int64_t threads : {1, 2}) {
+    Runtime runtime(model_, {.threads = threads, .max_batch = 12});
+    Session small(runtime, 16, CacheType::kF32);
+    small.prefill(std::span(ids_).first(12));
+    // The same tokens are visible, but rows of scores lie farther apart.
+    Session large(runtime, 64, CacheType::kF32);
+    large.prefill(std::span(ids_).first(12));
+    EXPECT_TRUE(testing::identical(large.logits(), small.logits())) << threads;
+  }
+}
+
+TEST_F(Forward, ACacheTypeThatTheModelsRowsDoNotFitIsRefused) {
+  ModelConfig config = model_.config();
+  config.d_latent = 192;
+  EXPECT_THROW(CpuCache(config, 4, CacheType::kFp8), Error);
+  config.d_latent = 256;
+  config.d_index = 96;
+  EXPECT_THROW(CpuCache(config, 4, CacheType::kFp8Int8), Error);
+  EXPECT_EQ(CpuCache(config, 4, CacheType::kFp8).row_bytes(CachePart::kLatent), 256 + 8 + 2 * config.d_rope);
 }
 
 TEST_F(Forward, PrefillReusesTheCommonPrefix) {

@@ -31,6 +31,36 @@ TEST_P(Golden, LogitsHiddenStatesRoutesAndSelections) {
 INSTANTIATE_TEST_SUITE_P(Prompts, Golden, ::testing::ValuesIn(testing::kGoldenPrompts),
                          [](const auto& tested) { return std::string(tested.param); });
 
+class GoldenCache : public ::testing::TestWithParam<CacheType> {};
+
+// What a cache of fewer bits costs, all else being float32; the figures are in docs/benchmarks.md.
+TEST_P(GoldenCache, ARoundedCacheStaysNear) {
+  SLUICE_NEEDS_TINY_MODEL();
+  Runtime runtime(golden_model(), {});
+  for (const char* const prompt : {"t700", "t1500"}) {
+    const testing::GoldenDistance found = testing::golden_distance(runtime, prompt, GetParam());
+    EXPECT_GT(found.logit_error, 1e-5) << "nothing was rounded";
+    EXPECT_LT(found.logit_error, has_fp8_latents(GetParam()) ? 0.2 : 0.05);
+    EXPECT_GT(found.selections, 0);
+    EXPECT_GT(found.overlap, has_fp8_latents(GetParam()) ? 0.95 : 0.98);
+    EXPECT_GE(found.same_first + 1, found.positions);
+    fmt::print(
+        "{:9} {:5} logits {:.1e} relative, worst {:.1e}; likeliest token {} of {}; selection overlap "
+        "{:.4f}\n",
+        cache_type_name(GetParam()), prompt, found.logit_error, found.largest_error, found.same_first,
+        found.positions, found.overlap);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, GoldenCache,
+                         ::testing::Values(CacheType::kBF16, CacheType::kBF16Int8, CacheType::kFp8,
+                                           CacheType::kFp8Int8),
+                         [](const auto& tested) {
+                           std::string name(cache_type_name(tested.param));
+                           std::erase(name, '+');
+                           return name;
+                         });
+
 TEST(GoldenGreedy, ContinuationsAreIdentical) {
   SLUICE_NEEDS_TINY_MODEL();
   Runtime runtime(golden_model(), {});

@@ -62,7 +62,7 @@ std::vector<float> index_scores(const cpu::Kernels& kernels, const std::vector<f
                                 const std::vector<float>& weights, const std::vector<float>& keys,
                                 int64_t dim) {
   const auto heads = static_cast<int64_t>(weights.size());
-  const cpu::CacheRows rows{quant::DType::kF32, std::as_bytes(std::span(keys)).data(), dim,
+  const cpu::CacheRows rows{cpu::RowFormat::kF32, std::as_bytes(std::span(keys)).data(), dim,
                             dim * static_cast<int64_t>(sizeof(float))};
   std::vector<float> scores(keys.size() / at(dim));
   std::vector<float> scratch(at(cpu::index_scratch_floats(heads, dim)));

@@ -25,7 +25,8 @@ Keys make_keys(Random& random, DType dtype, int64_t n, int64_t dim) {
   keys.bytes.resize(static_cast<size_t>(quant::row_bytes(dtype, n * dim)));
   quant::quantize_row(dtype, keys.values, keys.bytes);
   quant::dequantize_row(dtype, keys.bytes, keys.values);
-  keys.rows = {dtype, keys.bytes.data(), dim, quant::row_bytes(dtype, dim)};
+  keys.rows = {dtype == DType::kF32 ? cpu::RowFormat::kF32 : cpu::RowFormat::kBF16, keys.bytes.data(), dim,
+               quant::row_bytes(dtype, dim)};
   return keys;
 }
 

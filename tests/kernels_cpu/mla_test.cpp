@@ -56,7 +56,8 @@ Cache make_cache(Random& random, const Shape& shape) {
     cache.values.insert(cache.values.end(), wide.begin() + row * padded,
                         wide.begin() + row * padded + shape.cols);
   }
-  cache.rows = {shape.dtype, cache.bytes.data(), shape.cols, quant::row_bytes(shape.dtype, padded)};
+  cache.rows = {shape.dtype == DType::kF32 ? cpu::RowFormat::kF32 : cpu::RowFormat::kBF16, cache.bytes.data(),
+                shape.cols, quant::row_bytes(shape.dtype, padded)};
   return cache;
 }
 
