@@ -188,8 +188,10 @@ TEST(CommandLine, WordsAreTheSameForEveryCommand) {
   };
   for (const std::string command : {"run", "chat", "bench"}) {
     for (const char* wrong : {"q3", "F32", "0", "", "f32 "}) {
-      EXPECT_EQ(error_of({command, "-ctk", wrong}),
-                std::string("sluice: error: --cache-type-k: expected f32|bf16, found ") + wrong);
+      EXPECT_EQ(
+          error_of({command, "-ctk", wrong}),
+          std::string("sluice: error: --cache-type-k: expected f32|bf16|bf16+int8|fp8|fp8+int8, found ") +
+              wrong);
     }
     // Numbers are no words, though an enumeration has them inside.
     for (const char* wrong : {"lazy", "1"}) {
