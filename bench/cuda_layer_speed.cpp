@@ -13,8 +13,6 @@ constexpr const char* kModel = "synth:deepseek-v3.2,dense=1,moe=2,experts=32,typ
 constexpr int64_t kContext = 512;
 constexpr int64_t kWarmUp = 16;   // tokens: graphs are captured, workers woken
 constexpr int64_t kTokens = 128;  // that are measured
-/// What the bar allows for the hand-over.
-constexpr double kHandoverUs = 12;
 
 /// Of `tokens` tokens one after the other; ids have no meaning to random weights.
 BlockTimes decode(Session& session, int64_t tokens) {

@@ -1,10 +1,12 @@
 // The GPU's bars, each measured afresh beside its floor: a line per bar as in guard_cpu.cpp, lines without a
-// bar for information. Exit code 1 when a bar is short, 2 when there is no GPU. `./run guard cuda` runs it.
+// bar for information. Exit code 1 when a bar is short, 2 when there is no GPU or no such part. `./run guard
+// cuda` runs it.
 //   guard_cuda [handover|layer|gemv|gemm|attention ...]
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <exception>
+#include <iterator>
 #include <span>
 #include <string_view>
 
@@ -20,11 +22,19 @@
 namespace sluice::bench {
 namespace {
 
+constexpr std::string_view kParts[] = {"handover", "layer", "gemv", "gemm", "attention"};
+
 /// Without names, all parts.
 int guard(std::span<const char* const> parts) {
   const auto wanted = [&](std::string_view part) {
     return parts.empty() || std::ranges::find(parts, part) != parts.end();
   };
+  for (const std::string_view part : parts) {
+    if (std::ranges::find(kParts, part) == std::end(kParts)) {
+      fmt::print(stderr, "guard_cuda: expected some of {}, found {}\n", fmt::join(kParts, ", "), part);
+      return 2;
+    }
+  }
   if (cuda::device_count() == 0) {
     fmt::print(stderr, "guard_cuda: no GPU: {}\n", cuda::why_no_device());
     return 2;

@@ -72,6 +72,9 @@ struct ForwardRequest {
   std::stop_token stop = {};  // asked once per layer
 };
 
+/// What a layer that hands its tokens to the experts on the CPU may take beyond the sum of its parts.
+inline constexpr double kHandoverUs = 12;
+
 /// Where the time of MoE layers goes, all of them together (RuntimeOptions::profile). With a GPU, its times
 /// but for `experts_ns`.
 struct BlockTimes {

@@ -243,73 +243,71 @@ void launch_format(DType dtype, const HeadArgs& args, cudaStream_t stream) {
   }
 }
 
-void require(bool right, const char* expected, int64_t found) {
-  if (!right) throw Error("head_product", expected, std::to_string(found));
+/// Throws Errors in the name of a call.
+struct Require {
+  const char* call;
+  void operator()(bool right, const char* expected, int64_t found) const {
+    if (!right) throw Error(call, expected, std::to_string(found));
+  }
+};
+
+void check_rows(const Require& require, const quant::PanelLayout& layout, const float* x, int64_t x_stride,
+                int64_t x_part_stride) {
+  require(layout.cols >= 32 && layout.cols % 32 == 0 && layout.cols < (int64_t{1} << 24),
+          "columns in multiples of 32", layout.cols);
+  require(x_stride % 4 == 0 && x_part_stride % 4 == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0,
+          "rows of x aligned to 16 bytes", x_stride);
 }
 
-void check_product(const HeadProduct& p) {
-  require(p.heads >= 1 && p.rows >= 1, "a head and a row or more", p.heads);
-  require(p.w.layout.cols >= 32 && p.w.layout.cols % 32 == 0 && p.w.layout.cols < (int64_t{1} << 24),
-          "columns in multiples of 32", p.w.layout.cols);
-  require(p.w.panels() == p.heads * head_panels(p.rows), "whole panels of each head", p.w.panels());
-  require(p.x_stride % 4 == 0 && p.x_head_stride % 4 == 0 && reinterpret_cast<uintptr_t>(p.x) % 16 == 0,
-          "rows of x aligned to 16 bytes", p.x_stride);
-  require(p.n_tokens >= 0 && p.n_tokens <= int64_t{65535} * kManyTokens, "at most 524280 tokens", p.n_tokens);
+/// What HeadProduct and ChosenProduct have alike.
+template <class Product>
+HeadArgs args_of(const Product& p) {
+  HeadArgs args{};
+  args.panels = reinterpret_cast<const unsigned char*>(p.w.data);
+  args.panel_bytes = p.w.layout.panel_bytes;
+  args.scales_at = p.w.layout.scales_at;
+  args.panels_of_head = static_cast<int>(head_panels(p.rows));
+  args.cols = static_cast<int>(p.w.layout.cols);
+  args.rows = static_cast<int>(p.rows);
+  args.n_tokens = static_cast<int>(p.n_tokens);
+  args.x = p.x;
+  args.x_stride = p.x_stride;
+  args.y = p.y;
+  args.y_stride = p.y_stride;
+  args.scale = p.w.scale;
+  return args;
 }
 
 }  // namespace
 
 void head_product(const HeadProduct& p, cudaStream_t stream) {
-  check_product(p);
+  constexpr Require require{"head_product"};
+  require(p.heads >= 1 && p.rows >= 1, "a head and a row or more", p.heads);
+  check_rows(require, p.w.layout, p.x, p.x_stride, p.x_head_stride);
+  require(p.w.panels() == p.heads * head_panels(p.rows), "whole panels of each head", p.w.panels());
+  require(p.n_tokens >= 0 && p.n_tokens <= int64_t{65535} * kManyTokens, "at most 524280 tokens", p.n_tokens);
   if (p.n_tokens == 0) return;
-  const HeadArgs args{.panels = reinterpret_cast<const unsigned char*>(p.w.data),
-                      .panel_bytes = p.w.layout.panel_bytes,
-                      .scales_at = p.w.layout.scales_at,
-                      .n_panels = p.w.panels(),
-                      .panels_of_head = static_cast<int>(head_panels(p.rows)),
-                      .cols = static_cast<int>(p.w.layout.cols),
-                      .rows = static_cast<int>(p.rows),
-                      .n_tokens = static_cast<int>(p.n_tokens),
-                      .x = p.x,
-                      .x_stride = p.x_stride,
-                      .x_head_stride = p.x_head_stride,
-                      .y = p.y,
-                      .y_stride = p.y_stride,
-                      .y_head_stride = p.y_head_stride,
-                      .scale = p.w.scale,
-                      .ids = nullptr,
-                      .scales = nullptr};
+  HeadArgs args = args_of(p);
+  args.n_panels = p.w.panels();
+  args.x_head_stride = p.x_head_stride;
+  args.y_head_stride = p.y_head_stride;
   launch_format(p.w.layout.dtype, args, stream);
 }
 
 void chosen_product(const ChosenProduct& p, cudaStream_t stream) {
+  constexpr Require require{"chosen_product"};
   require(p.used >= 1 && p.rows >= 1, "a choice and a row or more", p.used);
-  require(p.w.layout.cols >= 32 && p.w.layout.cols % 32 == 0 && p.w.layout.cols < (int64_t{1} << 24),
-          "columns in multiples of 32", p.w.layout.cols);
+  check_rows(require, p.w.layout, p.x, p.x_stride, p.x_part_stride);
   require(p.w.panels() % head_panels(p.rows) == 0, "whole panels of each matrix", p.w.panels());
-  require(p.x_stride % 4 == 0 && p.x_part_stride % 4 == 0 && reinterpret_cast<uintptr_t>(p.x) % 16 == 0,
-          "rows of x aligned to 16 bytes", p.x_stride);
   require(p.n_tokens >= 0 && p.n_tokens <= 65535, "at most 65535 tokens", p.n_tokens);
   if (p.n_tokens == 0) return;
-  launch_format(p.w.layout.dtype,
-                {.panels = reinterpret_cast<const unsigned char*>(p.w.data),
-                 .panel_bytes = p.w.layout.panel_bytes,
-                 .scales_at = p.w.layout.scales_at,
-                 .n_panels = p.used * head_panels(p.rows),
-                 .panels_of_head = static_cast<int>(head_panels(p.rows)),
-                 .cols = static_cast<int>(p.w.layout.cols),
-                 .rows = static_cast<int>(p.rows),
-                 .n_tokens = static_cast<int>(p.n_tokens),
-                 .x = p.x,
-                 .x_stride = p.x_stride,
-                 .x_head_stride = p.x_part_stride,
-                 .y = p.y,
-                 .y_stride = p.y_stride,
-                 .y_head_stride = p.y_part_stride,
-                 .scale = p.w.scale,
-                 .ids = p.ids,
-                 .scales = p.scales},
-                stream);
+  HeadArgs args = args_of(p);
+  args.n_panels = p.used * head_panels(p.rows);
+  args.x_head_stride = p.x_part_stride;
+  args.y_head_stride = p.y_part_stride;
+  args.ids = p.ids;
+  args.scales = p.scales;
+  launch_format(p.w.layout.dtype, args, stream);
 }
 
 }  // namespace sluice::cuda

@@ -69,9 +69,6 @@ std::string extrapolation_row(const LayerScale& scale, const BenchRow& row) {
                      tokens_of(row.test) * kNanoseconds / e.total_ns);
 }
 
-/// The hand-over that the bar for a layer allows (issue "One GPU").
-constexpr double kHandoverUs = 12;
-
 std::string profile_row(const BenchRow& row) {
   const BlockTimes& b = row.layers.blocks;
   const auto us = [&](int64_t ns) { return static_cast<double>(ns) * 1e-3 / static_cast<double>(b.layers); };

@@ -232,5 +232,19 @@ struct PanelQ6_K {
   }
 };
 
+/// Calls use.operator()<Format, type>() for every format above.
+template <class Use>
+constexpr void for_each_int8_format(const Use& use) {
+  using quant::DType;
+  use.template operator()<PanelQ8_0, DType::kQ8_0>();
+  use.template operator()<PanelQ4_0, DType::kQ4_0>();
+  use.template operator()<PanelQ5_0, DType::kQ5_0>();
+  use.template operator()<PanelMXFP4, DType::kMXFP4>();
+  use.template operator()<PanelNVFP4, DType::kNVFP4>();
+  use.template operator()<PanelQ4_K, DType::kQ4_K>();
+  use.template operator()<PanelQ5_K, DType::kQ5_K>();
+  use.template operator()<PanelQ6_K, DType::kQ6_K>();
+}
+
 }  // namespace
 }  // namespace sluice::cpu
