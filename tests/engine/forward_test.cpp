@@ -24,15 +24,18 @@ constexpr int64_t kTokens = 29;  // well past the index top-k of 8
 
 class Forward : public ::testing::Test {
  protected:
-  Forward() : model_(make_model()), ids_(static_cast<size_t>(kTokens)) {
+  explicit Forward(const ModelConfig& config = testing::tiny_config())
+      : model_(make_model(config)), ids_(static_cast<size_t>(kTokens)) {
     for (int32_t& id : ids_) {
       id = static_cast<int32_t>(random_.integer(0, model_.config().vocab_size - 1));
     }
   }
 
-  Model make_model() {
+  Model make_model(const ModelConfig& config) {
     std::filesystem::create_directories(directory_ / "checkpoint");
-    testing::write_tiny_checkpoint(directory_ / "checkpoint", {}, random_);
+    testing::TinyCheckpointOptions checkpoint;
+    checkpoint.config = config;
+    testing::write_tiny_checkpoint(directory_ / "checkpoint", checkpoint, random_);
     ConvertOptions options;
     options.dtype = quant::DType::kBF16;
     convert_checkpoint(directory_ / "checkpoint", directory_ / "model.gguf", options);
@@ -71,10 +74,18 @@ TEST_F(Forward, BatchesAndThreadsDoNotChangeABit) {
   }
 }
 
+/// Every token uses every expert: no rounding can change a choice.
+ModelConfig config_without_choices() {
+  ModelConfig config = testing::tiny_config();
+  config.router.groups_used = config.router.groups;
+  config.router.experts_used = config.router.experts;
+  return config;
+}
+
 // The same weights in Q8_0, whose products take int8 activations unless told otherwise.
 class QuantizedForward : public Forward {
  protected:
-  QuantizedForward() {
+  QuantizedForward() : Forward(config_without_choices()) {
     ConvertOptions options;
     options.dtype = quant::DType::kQ8_0;
     convert_checkpoint(directory_ / "checkpoint", directory_ / "q8_0.gguf", options);
@@ -99,9 +110,9 @@ class QuantizedForward : public Forward {
   }
 };
 
-/// The median over rows of |a - b| / |b|: a choice of experts that flips spoils some rows, not most.
-double median_row_error(std::span<const float> a, std::span<const float> b, size_t rows) {
-  std::vector<double> errors;
+/// The largest |a - b| / |b| of any row.
+double largest_row_error(std::span<const float> a, std::span<const float> b, size_t rows) {
+  double largest = 0;
   const size_t cols = a.size() / rows;
   for (size_t r = 0; r < rows; ++r) {
     double error = 0;
@@ -110,10 +121,9 @@ double median_row_error(std::span<const float> a, std::span<const float> b, size
       error += std::pow(a[i] - b[i], 2);
       total += std::pow(b[i], 2);
     }
-    errors.push_back(std::sqrt(error / total));
+    largest = std::max(largest, std::sqrt(error / total));
   }
-  std::ranges::sort(errors);
-  return errors[rows / 2];
+  return largest;
 }
 
 TEST_F(QuantizedForward, Int8ActivationsStayNearFloat32AndDoNotDependOnBatches) {
@@ -126,9 +136,9 @@ TEST_F(QuantizedForward, Int8ActivationsStayNearFloat32AndDoNotDependOnBatches) 
   one_by_one.max_batch = 1;
   const std::vector<float> fast = logits(int8);
   EXPECT_TRUE(testing::identical(logits(one_by_one), fast));
-  const double error = median_row_error(fast, logits(exact), kTokens);
+  const double error = largest_row_error(fast, logits(exact), kTokens);
   EXPECT_GT(error, 0.0) << "int8 activations were not used";
-  EXPECT_LT(error, 0.1);
+  EXPECT_LT(error, 0.12);
 }
 
 TEST_F(Forward, DenseEqualsSparseUpToTopKAndDiffersBeyond) {
