@@ -135,9 +135,7 @@ void CudaBackend::fill_angles(offload::Workers& workers) {
       cpu::rope_angles(frequencies, p, angles.row(p));
     }
   });
-  cuda::check(
-      cudaMemcpy(buffers_.cos_sin, table.data(), table.size() * sizeof(float), cudaMemcpyHostToDevice),
-      "copying angles to the GPU");
+  cuda::copy_to_gpu(buffers_.cos_sin, std::as_bytes(std::span(table)), "copying angles to the GPU");
 }
 
 std::unique_ptr<KvCache> CudaBackend::make_cache(int64_t capacity, CacheType type) {

@@ -60,8 +60,7 @@ class Placer {
       copier.copy(job);
     }
     for (const auto& [from, to] : scales_) {
-      cuda::check(cudaMemcpy(to, from.data(), from.size_bytes(), cudaMemcpyHostToDevice),
-                  "copying weights to the GPU");
+      cuda::copy_to_gpu(to, std::as_bytes(from), "copying weights to the GPU");
     }
     copier.finish();
   }

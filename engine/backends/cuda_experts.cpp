@@ -47,9 +47,7 @@ CudaExperts::CudaExperts(const CudaExpertShape& shape)
     : shape_(shape), arena_(bytes_needed(shape)), buffers_(shape, arena_) {
   std::vector<int32_t> identity(static_cast<size_t>(std::min(shape.max_tokens, kFewTokens) * shape.used));
   std::iota(identity.begin(), identity.end(), 0);
-  cuda::check(cudaMemcpy(buffers_.identity, identity.data(), identity.size() * sizeof(int32_t),
-                         cudaMemcpyHostToDevice),
-              "cudaMemcpy");
+  cuda::copy_to_gpu(buffers_.identity, std::as_bytes(std::span(identity)), "cudaMemcpy");
 }
 
 int64_t CudaExperts::bytes_needed(const CudaExpertShape& shape) {

@@ -139,8 +139,7 @@ CudaWeights::CudaWeights(const Model& model, const std::vector<int64_t>& expert_
     copier.copy(job);
   }
   for (const VectorJob& job : placer.vectors()) {
-    cuda::check(cudaMemcpy(job.to, job.from.data(), job.from.size_bytes(), cudaMemcpyHostToDevice),
-                "copying weights to the GPU");
+    cuda::copy_to_gpu(job.to, std::as_bytes(job.from), "copying weights to the GPU");
   }
   copier.finish();
   description_ = fmt::format("{} with {:.1f} GB of weights", gpu_name,

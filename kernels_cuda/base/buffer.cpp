@@ -23,4 +23,9 @@ Memory::~Memory() {
   static_cast<void>(kind_ == MemoryKind::kDevice ? cudaFree(data_) : cudaFreeHost(data_));
 }
 
+void copy_to_gpu(void* to, std::span<const std::byte> from, std::string_view what) {
+  check(cudaMemcpy(to, from.data(), from.size_bytes(), cudaMemcpyHostToDevice), what);
+  check(cudaStreamSynchronize(cudaStreamLegacy), what);
+}
+
 }  // namespace sluice::cuda

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -47,6 +48,10 @@ class Memory {
   int64_t bytes_ = 0;
 };
 
+/// Copies to the GPU and returns when the bytes are there, for a kernel of any stream: cudaMemcpy alone may
+/// return when pageable memory has been read. Throws Error naming `what`.
+void copy_to_gpu(void* to, std::span<const std::byte> from, std::string_view what);
+
 /// `count` values on the GPU, for kernels and copies; the host must not dereference data().
 template <typename T>
 class DeviceBuffer {
@@ -58,7 +63,7 @@ class DeviceBuffer {
       : memory_(MemoryKind::kDevice, count * static_cast<int64_t>(sizeof(T))), count_(count) {}
   /// Holds a copy of `values`; returns when that is made.
   explicit DeviceBuffer(std::span<const T> values) : DeviceBuffer(static_cast<int64_t>(values.size())) {
-    check(cudaMemcpy(data(), values.data(), values.size_bytes(), cudaMemcpyHostToDevice), "cudaMemcpy");
+    copy_to_gpu(data(), std::as_bytes(values), "cudaMemcpy");
   }
   explicit DeviceBuffer(const std::vector<T>& values) : DeviceBuffer(std::span<const T>(values)) {}
 
