@@ -13,6 +13,7 @@
 #include "quant/safetensors_reader.h"
 #include "support/compare_gguf.h"
 #include "support/expected_gguf.h"
+#include "support/places.h"
 #include "support/temporary_directory.h"
 #include "support/tiny_checkpoint.h"
 
@@ -27,7 +28,7 @@ using testing::TinyCheckpointOptions;
 using testing::TinyFormat;
 using testing::TinyTensors;
 
-const std::filesystem::path kSharedTiny = SLUICE_SOURCE_DIR "/../shared/models/tiny";
+const std::filesystem::path kSharedTiny = testing::source_directory() / "../shared/models/tiny";
 
 ConvertOptions to(DType dtype) {
   ConvertOptions options;

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/text/utf8.h"
+#include "support/places.h"
 #include "support/run_program.h"
 
 namespace sluice::testing {
@@ -43,7 +44,7 @@ ProgramResult tell_a_story() {
 }
 
 TEST(EmbeddedModel, TellsAStory) {
-  if (!std::filesystem::exists(SLUICE_SOURCE_DIR "/models/tiny.gguf")) {
+  if (!std::filesystem::exists(source_directory() / "models/tiny.gguf")) {
     GTEST_SKIP() << "models/tiny.gguf is not there";
   }
   const ProgramResult story = tell_a_story();

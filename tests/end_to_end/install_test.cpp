@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "support/places.h"
 #include "support/run_program.h"
 #include "support/temporary_directory.h"
 
@@ -14,7 +15,7 @@ namespace {
 class Installed : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (!std::filesystem::exists(SLUICE_SOURCE_DIR "/models/tiny.gguf")) {
+    if (!std::filesystem::exists(source_directory() / "models/tiny.gguf")) {
       GTEST_SKIP() << "models/tiny.gguf is not there to be installed";
     }
     const ProgramResult result = run_sluice(

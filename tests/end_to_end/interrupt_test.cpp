@@ -12,6 +12,7 @@
 #include <string>
 #include <utility>
 
+#include "support/places.h"
 #include "support/run_program.h"
 #include "support/temporary_directory.h"
 #include "support/tiny_chat_model.h"
@@ -224,7 +225,7 @@ TEST_P(Interrupt, LoadingExpertsStops) {
       {"chat", "-p", "the"},
       {"bench", "-p", "4", "-n", "0"},
       {"logits", "--ids", "1", "--out", (directory / "out.npy").string()},
-      {"perplexity", "-f", SLUICE_SOURCE_DIR "/README.md"},
+      {"perplexity", "-f", (source_directory() / "README.md").string()},
   };
   for (const Arguments& command : commands) {
     SCOPED_TRACE(command.front());
@@ -258,8 +259,8 @@ ProgramResult signalled_perplexity(const std::string& ignored, int signal, const
     return so_far.out.find("[1]") != std::string::npos;
   };
   options.interrupt_with = signal;
-  return run_sluice({"-c", "trap '' " + ignored + "; exec \"$0\" \"$@\"", SLUICE_BINARY, "perplexity", "-m",
-                     tiny_chat_model().string(), "-f", "-", "-c", "64", "--chunks", windows},
+  return run_sluice({"-c", "trap '' " + ignored + "; exec \"$0\" \"$@\"", sluice_program(), "perplexity",
+                     "-m", tiny_chat_model().string(), "-f", "-", "-c", "64", "--chunks", windows},
                     options);
 }
 

@@ -12,6 +12,7 @@
 #include "engine/engine.h"
 #include "engine/perplexity.h"
 #include "support/model_files.h"
+#include "support/places.h"
 #include "support/run_program.h"
 
 namespace sluice {
@@ -142,7 +143,7 @@ TEST(PerplexityWithoutTokenizer, SaysWhatIsMissing) {
 
 /// The first window of the held-out text against transformers' own DeepSeek-V3.2 in float32.
 TEST(PerplexityGolden, FirstWindowOfTheReference) {
-  const std::filesystem::path tiny = std::filesystem::path(SLUICE_SOURCE_DIR) / "../shared/models/tiny";
+  const std::filesystem::path tiny = testing::source_directory() / "../shared/models/tiny";
   if (!std::filesystem::exists(tiny / "golden/ppl.json")) {
     GTEST_SKIP() << "the reference values are not here: " << tiny;
   }

@@ -12,6 +12,7 @@
 
 #include "quant/gguf_reader.h"
 #include "support/non_finite.h"
+#include "support/places.h"
 #include "support/run_program.h"
 #include "support/temporary_directory.h"
 
@@ -116,7 +117,7 @@ TEST(SynthCommand, CheckTensorsFindsDamage) {
                                 {"chat", "-p", "a", "-n", "2"},
                                 {"bench", "-p", "4", "-n", "0", "-r", "1"},
                                 {"logits", "--ids", "1", "--out", (directory / "out.npy").string()},
-                                {"perplexity", "-f", SLUICE_SOURCE_DIR "/LICENSE"}};
+                                {"perplexity", "-f", (testing::source_directory() / "LICENSE").string()}};
   for (const std::string tensor : {"blk.1.ffn_up_exps.weight", "output_norm.weight"}) {
     ASSERT_EQ(run_sluice(make).exit_code, 0);
     const ProgramResult sound = run_sluice({"run", "-m", model, "--check-tensors", "-p", "a", "-n", "2"});

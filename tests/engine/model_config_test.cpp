@@ -13,6 +13,7 @@
 #include <variant>
 
 #include "quant/base/error.h"
+#include "support/places.h"
 #include "support/tiny_checkpoint.h"
 
 namespace sluice {
@@ -99,7 +100,7 @@ TEST(ModelConfigJson, SoftmaxScaleIsTheSpecified) {
 }
 
 TEST(ModelConfigJson, TinyModelOfTheSharedFolder) {
-  const std::filesystem::path path = SLUICE_SOURCE_DIR "/../shared/models/tiny/config.json";
+  const std::filesystem::path path = testing::source_directory() / "../shared/models/tiny/config.json";
   if (!std::filesystem::exists(path)) {
     GTEST_SKIP() << "shared/models/tiny is not here";
   }

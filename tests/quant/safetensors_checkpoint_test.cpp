@@ -5,6 +5,7 @@
 
 #include "quant/base/error.h"
 #include "quant/safetensors_reader.h"
+#include "support/places.h"
 #include "support/safetensors_builder.h"
 #include "support/temporary_directory.h"
 
@@ -156,7 +157,7 @@ TEST_F(SafetensorsCheckpointTest, RefusesAHeaderOfMoreThanTheFormatAllows) {
 }
 
 TEST(SafetensorsCheckpoint, OpensTheTinyModel) {
-  const std::filesystem::path directory = SLUICE_SOURCE_DIR "/../shared/models/tiny";
+  const std::filesystem::path directory = testing::source_directory() / "../shared/models/tiny";
   if (!std::filesystem::exists(directory / "model.safetensors.index.json")) {
     GTEST_SKIP() << directory << " is absent";
   }

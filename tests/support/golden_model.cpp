@@ -4,15 +4,16 @@
 #include <cstring>
 
 #include "engine/convert/convert.h"
+#include "support/places.h"
 #include "support/temporary_directory.h"
 
 namespace sluice::testing {
 
 std::filesystem::path tiny_directory() {
   const char* const elsewhere = std::getenv("SLUICE_TINY_MODEL");
-  const std::filesystem::path path =
-      elsewhere != nullptr ? std::filesystem::path(elsewhere)
-                           : std::filesystem::path(SLUICE_SOURCE_DIR).parent_path() / "shared/models/tiny";
+  const std::filesystem::path path = elsewhere != nullptr
+                                         ? std::filesystem::path(elsewhere)
+                                         : source_directory().parent_path() / "shared/models/tiny";
   return std::filesystem::exists(path / "config.json") ? path : std::filesystem::path();
 }
 

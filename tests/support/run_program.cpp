@@ -1,5 +1,6 @@
 // fork and exec, with pipes or a pseudo-terminal.
 #include "support/run_program.h"
+#include "support/places.h"
 
 #include <poll.h>
 #include <pty.h>
@@ -157,7 +158,7 @@ TerminalProgram::TerminalProgram(const Arguments& arguments, const Environment& 
   size.ws_col = 100;
   pid_ = forkpty(&terminal_, nullptr, nullptr, &size);
   if (pid_ < 0) throw std::runtime_error("no pseudo-terminal");
-  if (pid_ == 0) become(SLUICE_BINARY, arguments, environment);
+  if (pid_ == 0) become(sluice_program(), arguments, environment);
 }
 
 TerminalProgram::~TerminalProgram() {

@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "support/places.h"
+
 namespace sluice::testing {
 
 using Arguments = std::vector<std::string>;
@@ -26,20 +28,20 @@ struct ProgramOptions {
   std::string input = {};  // standard input, which then ends
   Environment environment = {};
   std::chrono::seconds limit{120};
-  bool close_output = false;            // nobody reads standard output
-  std::string program = SLUICE_BINARY;  // looked up in PATH when it has no slash
-  std::string directory = {};           // to run in; empty = the test's own
+  bool close_output = false;               // nobody reads standard output
+  std::string program = sluice_program();  // looked up in PATH when it has no slash
+  std::string directory = {};              // to run in; empty = the test's own
   /// `interrupt_with` is sent once this holds. It sees what was printed so far, is asked every few
   /// milliseconds and may look at files.
   std::function<bool(const ProgramResult& so_far)> interrupt_when = {};
   int interrupt_with = SIGINT;
 };
 
-/// SLUICE_BINARY, or what the options name, with these arguments. Throws std::runtime_error when it cannot be
-/// started.
+/// sluice_program(), or what the options name, with these arguments. Throws std::runtime_error when it cannot
+/// be started.
 ProgramResult run_sluice(const Arguments& arguments, const ProgramOptions& options = {});
 
-/// SLUICE_BINARY in a pseudo-terminal of 24 x 100 characters, which shows standard output and error alike.
+/// sluice_program() in a pseudo-terminal of 24 x 100 characters, which shows standard output and error alike.
 class TerminalProgram {
  public:
   TerminalProgram(const Arguments& arguments, const Environment& environment);

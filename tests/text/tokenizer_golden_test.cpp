@@ -11,11 +11,12 @@
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 #include "quant/gguf_reader.h"
+#include "support/places.h"
 
 namespace sluice {
 namespace {
 
-const std::filesystem::path kTinyModel = SLUICE_SOURCE_DIR "/../shared/models/tiny";
+const std::filesystem::path kTinyModel = testing::source_directory() / "../shared/models/tiny";
 
 Tokenizer read_tokenizer(const std::filesystem::path& directory) {
   return {tokenizer_from_directory(directory, 0), directory.string()};
@@ -76,7 +77,7 @@ TEST_F(TokenizerGolden, AllCases) {
   EXPECT_EQ(tokenizer.data().eos, 1);
   EXPECT_EQ(tokenizer.data().pad, 2);
   EXPECT_FALSE(tokenizer.data().chat_template.empty());
-  EXPECT_EQ(check_cases(tokenizer, SLUICE_SOURCE_DIR "/tests/golden/tokenizer_cases.json"), 65U);
+  EXPECT_EQ(check_cases(tokenizer, testing::source_directory() / "tests/golden/tokenizer_cases.json"), 65U);
 }
 
 TEST_F(TokenizerGolden, ThroughGguf) {
@@ -85,7 +86,7 @@ TEST_F(TokenizerGolden, ThroughGguf) {
   const Tokenizer tokenizer(tokenizer_from_gguf(metadata), "tiny.gguf");
   EXPECT_EQ(tokenizer.size(), 8200);
   EXPECT_EQ(tokenizer.type(8199), TokenType::kUnused);
-  check_cases(tokenizer, SLUICE_SOURCE_DIR "/tests/golden/tokenizer_cases.json");
+  check_cases(tokenizer, testing::source_directory() / "tests/golden/tokenizer_cases.json");
 }
 
 // The golden prompt "chat" of the reference implementation.
@@ -117,11 +118,11 @@ TEST(TokenizerOracle, AgreesOnEveryCase) {
     EXPECT_GT(check_cases(read_tokenizer(model), cases), 0U);
     return;
   }
-  const std::filesystem::path embedded = SLUICE_SOURCE_DIR "/models/tiny.gguf";
+  const std::filesystem::path embedded = testing::source_directory() / "models/tiny.gguf";
   if (!std::filesystem::exists(embedded)) GTEST_SKIP() << embedded << " is not there";
   const Tokenizer tokenizer(tokenizer_from_gguf(quant::GgufFile::open(embedded).metadata()),
                             embedded.string());
-  EXPECT_EQ(check_cases(tokenizer, SLUICE_SOURCE_DIR "/tests/golden/tokenizer_cases.json"), 65U);
+  EXPECT_EQ(check_cases(tokenizer, testing::source_directory() / "tests/golden/tokenizer_cases.json"), 65U);
 }
 
 }  // namespace
