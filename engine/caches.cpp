@@ -26,10 +26,10 @@ std::string_view cache_type_name(CacheType type) {
   return "";
 }
 
-KvCache::KvCache(const ModelConfig& config, int64_t capacity, CacheType type)
+KvCache::KvCache(const ModelConfig& config, LayerRange layers, int64_t capacity, CacheType type)
     : type_(type),
       capacity_(capacity),
-      layers_(config.layers),
+      layers_(layers),
       d_latent_(config.d_latent),
       d_cache_(config.d_cache()),
       d_index_(config.has_indexer ? config.d_index : 0) {
@@ -59,14 +59,14 @@ int64_t KvCache::row_bytes(CachePart part) const {
 }
 
 int64_t KvCache::bytes() const {
-  return layers_ * capacity_ * (row_bytes(CachePart::kLatent) + row_bytes(CachePart::kIndexKeys));
+  return layers_.count() * capacity_ * (row_bytes(CachePart::kLatent) + row_bytes(CachePart::kIndexKeys));
 }
 
-CpuCache::CpuCache(const ModelConfig& config, int64_t capacity, CacheType type)
-    : KvCache(config, capacity, type) {
+CpuCache::CpuCache(const ModelConfig& config, LayerRange layers, int64_t capacity, CacheType type)
+    : KvCache(config, layers, capacity, type) {
   try {
-    latent_.resize(static_cast<size_t>(layers()));
-    index_.resize(static_cast<size_t>(layers()));
+    latent_.resize(static_cast<size_t>(layers.count()));
+    index_.resize(static_cast<size_t>(layers.count()));
     for (size_t i = 0; i < latent_.size(); ++i) {
       latent_[i].resize(static_cast<size_t>(capacity * row_bytes(CachePart::kLatent)));
       index_[i].resize(static_cast<size_t>(capacity * row_bytes(CachePart::kIndexKeys)));
@@ -79,10 +79,15 @@ CpuCache::CpuCache(const ModelConfig& config, int64_t capacity, CacheType type)
   }
 }
 
+size_t CpuCache::index_of(int64_t layer) const {
+  assert(layers().has(layer));
+  return static_cast<size_t>(layer - layers().begin);
+}
+
 cpu::CacheRows CpuCache::rows_of(CachePart part, int64_t layer) const {
   const auto& rows = part == CachePart::kLatent ? latent_ : index_;
   return {.format = format(part),
-          .data = rows[static_cast<size_t>(layer)].data(),
+          .data = rows[index_of(layer)].data(),
           .cols = cols(part),
           .row_bytes = row_bytes(part),
           .latent = d_latent()};
@@ -100,7 +105,7 @@ void CpuCache::store(CachePart part, const cpu::Kernels& kernels, int64_t layer,
                      std::span<const float> row) {
   assert(position < capacity() && static_cast<int64_t>(row.size()) == cols(part));
   auto& rows = part == CachePart::kLatent ? latent_ : index_;
-  std::byte* const out = rows[static_cast<size_t>(layer)].data() + position * row_bytes(part);
+  std::byte* const out = rows[index_of(layer)].data() + position * row_bytes(part);
   cpu::write_row(kernels, format(part), row, d_latent(), out);
 }
 
@@ -120,7 +125,7 @@ void CpuCache::copy_out(CachePart part, int64_t layer, std::span<std::byte> rows
 
 void CpuCache::copy_in(CachePart part, int64_t layer, std::span<const std::byte> rows) {
   auto& all = part == CachePart::kLatent ? latent_ : index_;
-  std::ranges::copy(rows, all[static_cast<size_t>(layer)].begin());
+  std::ranges::copy(rows, all[index_of(layer)].begin());
 }
 
 }  // namespace sluice

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/model_config.h"
+#include "engine/model_part.h"
 #include "kernels_cpu/row_source.h"
 
 namespace sluice {
@@ -28,7 +29,8 @@ constexpr bool has_int8_keys(CacheType type) {
 /// Latent rows [capacity, d_latent + d_rope]; index keys [capacity, d_index], none without an indexer.
 enum class CachePart { kLatent, kIndexKeys };
 
-/// Rows for `capacity` positions of one sequence. How many are valid is the session's to know.
+/// Rows for `capacity` positions of one sequence, in a model's layers or some of them, which keep their
+/// numbers. How many are valid is the session's to know.
 class KvCache {
  public:
   KvCache(const KvCache&) = delete;
@@ -37,7 +39,7 @@ class KvCache {
 
   [[nodiscard]] int64_t capacity() const { return capacity_; }
   [[nodiscard]] CacheType type() const { return type_; }
-  [[nodiscard]] int64_t layers() const { return layers_; }
+  [[nodiscard]] LayerRange layers() const { return layers_; }
   [[nodiscard]] int64_t bytes() const;
   /// Of a position in one layer; 0 for index keys without an indexer.
   [[nodiscard]] int64_t row_bytes(CachePart part) const;
@@ -49,7 +51,7 @@ class KvCache {
 
  protected:
   /// Throws Error naming -ctk when the model's rows do not fit the type.
-  KvCache(const ModelConfig& config, int64_t capacity, CacheType type);
+  KvCache(const ModelConfig& config, LayerRange layers, int64_t capacity, CacheType type);
 
   [[nodiscard]] cpu::RowFormat format(CachePart part) const;
   [[nodiscard]] int64_t d_latent() const { return d_latent_; }
@@ -60,7 +62,7 @@ class KvCache {
  private:
   CacheType type_;
   int64_t capacity_;
-  int64_t layers_;
+  LayerRange layers_;
   int64_t d_latent_;
   int64_t d_cache_;
   int64_t d_index_;
@@ -69,8 +71,10 @@ class KvCache {
 /// The rows in memory, for the CPU backend.
 class CpuCache final : public KvCache {
  public:
-  /// Throws Error naming -c/--ctx-size when the memory cannot be had.
-  CpuCache(const ModelConfig& config, int64_t capacity, CacheType type);
+  /// Of all layers, or of some. Throws Error naming -c/--ctx-size when the memory cannot be had.
+  CpuCache(const ModelConfig& config, int64_t capacity, CacheType type)
+      : CpuCache(config, {0, config.layers}, capacity, type) {}
+  CpuCache(const ModelConfig& config, LayerRange layers, int64_t capacity, CacheType type);
 
   [[nodiscard]] cpu::CacheRows latent_rows(int64_t layer) const;  // [capacity, d_latent + d_rope]
   [[nodiscard]] cpu::CacheRows index_rows(int64_t layer) const;   // [capacity, d_index]
@@ -83,12 +87,13 @@ class CpuCache final : public KvCache {
   void copy_in(CachePart part, int64_t layer, std::span<const std::byte> rows) override;
 
  private:
+  [[nodiscard]] size_t index_of(int64_t layer) const;  // in latent_ and index_
   [[nodiscard]] cpu::CacheRows rows_of(CachePart part, int64_t layer) const;
   void store(CachePart part, const cpu::Kernels& kernels, int64_t layer, int64_t position,
              std::span<const float> row);
 
-  std::vector<std::vector<std::byte>> latent_;  // per layer
-  std::vector<std::vector<std::byte>> index_;   // per layer; empty without an indexer
+  std::vector<std::vector<std::byte>> latent_;  // per layer of layers()
+  std::vector<std::vector<std::byte>> index_;   // the same; empty without an indexer
 };
 
 }  // namespace sluice

@@ -8,7 +8,7 @@ namespace {
 
 std::unique_ptr<const GpuWeights> gpu_weights(const Model& model, const RuntimeOptions& options,
                                               offload::Workers& workers) {
-  if (chosen_device(options.device) == Device::kCpu) {
+  if (parts_of(model.config(), options).gpu.empty()) {
     return nullptr;
   }
   return load_gpu_weights(model, options, workers);
@@ -22,12 +22,12 @@ LoadedWeights::LoadedWeights(const Model& model, const RuntimeOptions& options,
       activations_(options.activations),
       expert_memory_(options.expert_memory),
       numa_(options.numa),
-      device_(chosen_device(options.device)),
+      parts_(parts_of(model.config(), options)),
       gpu_expert_layers_(options.gpu_expert_layers),
       gpu_(gpu_weights(model, options, workers)),
       experts_(model, options, machine, workers) {
-  if (options.activations == Activations::kInt8 && gpu_ == nullptr) {
-    panels_.emplace(model.weights(), workers, options.load_stop);
+  if (options.activations == Activations::kInt8 && !parts_.cpu.empty()) {
+    panels_.emplace(model.weights(), parts_.cpu, workers, options.load_stop);
   }
   if (options.check_tensors) {
     // Experts that are loaded into memory were checked on the way; those of a GPU were not.
@@ -40,7 +40,7 @@ LoadedWeights::LoadedWeights(const Model& model, const RuntimeOptions& options,
 
 bool LoadedWeights::suit(const RuntimeOptions& options) const {
   return options.activations == activations_ && options.expert_memory == expert_memory_ &&
-         options.numa == numa_ && chosen_device(options.device) == device_ &&
+         options.numa == numa_ && parts_of(model_.config(), options) == parts_ &&
          options.gpu_expert_layers == gpu_expert_layers_;
 }
 

@@ -9,6 +9,7 @@
 #include "engine/backends/gpu.h"
 #include "engine/backends/panel_weights.h"
 #include "engine/model.h"
+#include "engine/model_part.h"
 #include "engine/routed_experts.h"
 #include "engine/runtime.h"
 #include "offload/machine.h"
@@ -18,10 +19,10 @@ namespace sluice {
 
 class LoadedWeights {
  public:
-  /// Of the options count `activations`, `expert_memory`, `numa`, `device`,
-  /// `gpu_expert_layers`, `check_tensors`, `load_progress`
-  /// and `load_stop`, and for a GPU what its working memory depends on. Keeps a reference to `model`, none to
-  /// `workers`. Throws Error and LoadStopped as Runtime's constructor does.
+  /// Of the options count `activations`, `expert_memory`, `numa`, `device`, `first_gpu_layer`,
+  /// `gpu_expert_layers`, `check_tensors`, `load_progress` and `load_stop`, and for a GPU what its working
+  /// memory depends on. Keeps a reference to `model`, none to `workers`. Throws Error and LoadStopped as
+  /// Runtime's constructor does.
   LoadedWeights(const Model& model, const RuntimeOptions& options, const offload::Machine& machine,
                 offload::Workers& workers);
   LoadedWeights(const LoadedWeights&) = delete;
@@ -29,10 +30,10 @@ class LoadedWeights {
 
   [[nodiscard]] const Model& model() const { return model_; }
   [[nodiscard]] const RoutedExperts& experts() const { return experts_; }
-  /// None when activations are float32 or a GPU has them.
+  /// Of the CPU's layers. None when activations are float32 or a GPU has all layers.
   [[nodiscard]] const PanelWeights* panels() const { return panels_ ? &*panels_ : nullptr; }
-  /// What a GPU has: all but the routed experts, and those of some layers. Null when everything runs on the
-  /// CPU.
+  /// What a GPU has: all of its layers but the routed experts, and those of some. Null when everything runs
+  /// on the CPU.
   [[nodiscard]] const GpuWeights* gpu() const { return gpu_.get(); }
   /// Whether a runtime of these options may compute with them.
   [[nodiscard]] bool suit(const RuntimeOptions& options) const;
@@ -42,7 +43,7 @@ class LoadedWeights {
   Activations activations_;
   ExpertMemory expert_memory_;
   NumaMode numa_;
-  Device device_;
+  ModelParts parts_;
   std::vector<int64_t> gpu_expert_layers_;
   std::unique_ptr<const GpuWeights> gpu_;  // first: a GPU that is too small is known before the long load
   RoutedExperts experts_;

@@ -44,7 +44,7 @@ void require_gpu_memory(const std::string& gpu, const GpuMemoryNeed& need, int64
   throw Error(
       gpu,
       fmt::format("{} of free memory: {} for weights, {}{} for a batch of {} tokens (-ub), {} for the "
-                  "cache of {} tokens (-c); smaller ones take less, -ngl 0 leaves all to the CPU",
+                  "cache of {} tokens (-c); smaller ones take less, a smaller -ngl leaves layers to the CPU",
                   gigabytes(total), gigabytes(need.weights), experts, gigabytes(need.working), need.max_batch,
                   gigabytes(need.cache), need.context),
       gigabytes(available) + " free");

@@ -6,10 +6,10 @@
 #include <map>
 #include <utility>
 
-#include "engine/backends/gpu.h"
 #include "engine/backends/panel_weights.h"
 #include "engine/load_stopped.h"
 #include "engine/memory_need.h"
+#include "engine/model_part.h"
 #include "offload/bandwidth.h"
 #include "offload/file_expert_source.h"
 #include "quant/base/error.h"
@@ -160,11 +160,11 @@ offload::ExpertStore load_store(const Model& model, const RuntimeOptions& option
   const auto from_file = model.expert_source() == nullptr ? file_source(model) : nullptr;
   const RemainingExperts source(from_file ? *from_file : *model.expert_source(), options.gpu_expert_layers);
   const offload::ExpertStoreOptions how = store_options(options, machine);
-  const bool makes_panels =
-      options.activations == Activations::kInt8 && chosen_device(options.device) == Device::kCpu;
+  const ModelPart on_cpu = parts_of(model.config(), options).cpu;
+  const bool makes_panels = options.activations == Activations::kInt8;
   require_memory(model,
                  {.experts = offload::ExpertStore::bytes_needed(source, how.homes),
-                  .panels = makes_panels ? PanelWeights::bytes_needed(model.weights()) : 0},
+                  .panels = makes_panels ? PanelWeights::bytes_needed(model.weights(), on_cpu) : 0},
                  offload::available_memory_bytes());
   std::optional<offload::ExpertStore> store = offload::ExpertStore::load(source, how, workers);
   if (!store.has_value()) {

@@ -7,7 +7,7 @@
 #include <chrono>
 #include <optional>
 
-#include "engine/backends/cpu_backend.h"
+#include "engine/backends/chosen_backend.h"
 #include "engine/backends/gpu.h"
 #include "engine/loaded_weights.h"
 #include "kernels_cpu/kernels_cpu.h"
@@ -79,14 +79,6 @@ class Pass {
   bool completed_ = false;
 };
 
-std::unique_ptr<Backend> make_backend(const Model& model, const RuntimeOptions& options,
-                                      const LoadedWeights& weights, cpu::Isa isa, offload::Workers& workers) {
-  if (weights.gpu() != nullptr) {
-    return make_gpu_backend(model, *weights.gpu(), options, workers);
-  }
-  return std::make_unique<CpuBackend>(model, options, weights.panels(), isa, workers);
-}
-
 /// Why a GPU that is there is left alone although nobody said so.
 std::string unused_gpu(Device wish) {
   return wish == Device::kAuto ? find_gpu().notice : std::string();
@@ -97,12 +89,12 @@ std::string unused_gpu(Device wish) {
 struct Runtime::Parts {
   /// `loaded` may be null: then they are loaded here.
   Parts(const Model& model, const RuntimeOptions& options, const offload::Machine& machine,
-        const LoadedWeights* loaded)
+        const LoadedWeights* loaded, const MakeBackend& make)
       : isa(cpu::chosen_isa()),
         workers(runtime_places(machine, options.threads)),
         weights(loaded != nullptr ? *loaded : own_weights.emplace(model, options, machine, workers)),
         experts(weights.experts().weights(), team_options(model.config(), options, isa), workers),
-        backend(make_backend(model, options, weights, isa, workers)) {}
+        backend(make({model, options, weights, isa, workers})) {}
 
   cpu::Isa isa;
   offload::Workers workers;
@@ -128,23 +120,28 @@ RuntimeOptions checked_options(const Model& model, RuntimeOptions options) {
                 "none; --attention dense runs without them");
   }
   options.device = chosen_device(options.device);
-  assert(options.gpu_expert_layers.empty() || options.device == Device::kGpu);
+  assert(options.first_gpu_layer >= 0 && options.first_gpu_layer <= model.config().layers);
+  assert(options.gpu_expert_layers.empty() ||
+         (options.device == Device::kGpu && options.gpu_expert_layers.front() >= options.first_gpu_layer));
   return options;
 }
 
 Runtime::Runtime(const Model& model, const RuntimeOptions& options)
     : model_(model), options_(checked_options(model, options)), notice_(unused_gpu(options.device)) {
-  parts_ = std::make_unique<Parts>(model_, options_, offload::probe_machine(), nullptr);
+  parts_ = std::make_unique<Parts>(model_, options_, offload::probe_machine(), nullptr, chosen_backend);
   options_.load_progress = nullptr;
   options_.load_stop = {};
 }
 
 Runtime::Runtime(const LoadedWeights& weights, const RuntimeOptions& options)
+    : Runtime(weights, options, chosen_backend) {}
+
+Runtime::Runtime(const LoadedWeights& weights, const RuntimeOptions& options, const MakeBackend& make)
     : model_(weights.model()),
       options_(checked_options(weights.model(), options)),
       notice_(unused_gpu(options.device)) {
   assert(weights.suit(options));  // what they were loaded for is the caller's choice
-  parts_ = std::make_unique<Parts>(model_, options_, offload::probe_machine(), &weights);
+  parts_ = std::make_unique<Parts>(model_, options_, offload::probe_machine(), &weights, make);
   options_.load_progress = nullptr;
   options_.load_stop = {};
 }
@@ -157,8 +154,10 @@ std::string Runtime::description() const {
           ? fmt::format("sparse attention (top {} by the indexer)", model_.config().index_top_k)
           : std::string("dense attention");
   const GpuWeights* const gpu = parts_->weights.gpu();
+  const ModelParts parts = parts_of(model_.config(), options_);
+  const std::string others = parts.divided() ? fmt::format(", {}", division_text(parts)) : std::string(";");
   const std::string before =
-      gpu != nullptr ? fmt::format("{}; experts on the ", gpu->description()) : std::string();
+      gpu != nullptr ? fmt::format("{}{} experts on the ", gpu->description(), others) : std::string();
   const std::string after = notice_.empty() ? std::string() : fmt::format(" ({})", notice_);
   return fmt::format("{}CPU{}, {} thread{}, {} kernels with {} activations, {}, {}", before, after,
                      options_.threads, options_.threads == 1 ? "" : "s", cpu::isa_name(parts_->isa),
@@ -197,7 +196,8 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
   const int64_t first = request.first_position;
   const Batch batch{request.ids, first, options_.attention, &cache, observer};
 
-  LayerTimes times;
+  LayerTimes cpu_times;  // of layers before a GPU's
+  LayerTimes backend_times;
   Pass pass(backend);
   backend.embed(batch);
   if (observer != nullptr) {
@@ -205,6 +205,7 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
   }
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     const Clock::time_point begin = Clock::now();
+    LayerTimes& times = layer < options_.first_gpu_layer ? cpu_times : backend_times;
     if (request.stop.stop_requested()) {
       return {.completed = false, .logits = {}};
     }
@@ -222,11 +223,12 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
   }
   pass.complete();
   const MatrixView<const float> logits = head(request);
-  backend.correct_times(times);
+  backend.correct_times(backend_times);
+  cpu_times.blocks = {};
   if (!options_.profile) {
-    times.blocks = {};
+    backend_times.blocks = {};
   }
-  layer_times_ = layer_times_ + times;
+  layer_times_ = layer_times_ + cpu_times + backend_times;
   return {.completed = true, .logits = logits};
 }
 

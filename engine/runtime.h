@@ -28,7 +28,8 @@ std::string_view attention_mode_name(AttentionMode mode);
 /// router. kFloat32: nothing is rounded.
 enum class Activations { kInt8, kFloat32 };
 
-/// Where everything but the routed experts is computed. kAuto: on the GPU where there is one that can.
+/// Where everything but the routed experts is computed, with first_gpu_layer. kAuto: on the GPU where there
+/// is one that can.
 enum class Device { kAuto, kCpu, kGpu };
 
 /// Where the routed experts' weights are: in memory of their own, as panels, or in the mapped file, from
@@ -47,8 +48,11 @@ struct RuntimeOptions {
   ExpertMemory expert_memory = ExpertMemory::kLoaded;  // --mmap: kMapped
   NumaMode numa = NumaMode::kAuto;
   Device device = Device::kCpu;  // -ngl
+  /// With a GPU: the layers before it, and the embedding, are the CPU's; the others, if there are any, and
+  /// the head are the GPU's. 0 to the model's layers.
+  int64_t first_gpu_layer = 0;
   /// MoE layers, ascending, whose routed experts are in GPU memory and computed there (-ncmoe, -ot). Only
-  /// with kGpu.
+  /// with kGpu, and of its layers.
   std::vector<int64_t> gpu_expert_layers = {};
   /// Tokens of a cache that will be made, and its type: a GPU without room for it is refused before anything
   /// is loaded.
@@ -76,7 +80,7 @@ struct ForwardRequest {
 inline constexpr double kHandoverUs = 12;
 
 /// Where the time of MoE layers goes, all of them together (RuntimeOptions::profile). With a GPU, its times
-/// but for `experts_ns`.
+/// but for `experts_ns`, and of a divided model its layers alone.
 struct BlockTimes {
   int64_t layers = 0;        // MoE layers that were computed
   int64_t attention_ns = 0;  // the attention block
@@ -112,7 +116,11 @@ struct LayerTimes {
 RuntimeOptions checked_options(const Model& model, RuntimeOptions options);
 
 class LoadedWeights;
+class Backend;
 struct Batch;
+struct BackendSources;
+/// A backend in place of what the options choose.
+using MakeBackend = std::function<std::unique_ptr<Backend>(const BackendSources&)>;
 
 class Runtime {
  public:
@@ -123,6 +131,8 @@ class Runtime {
   /// Computes with weights that are loaded already, for options that they suit (asserted). Keeps a reference
   /// to `weights`.
   Runtime(const LoadedWeights& weights, const RuntimeOptions& options);
+  /// The same with the backend that `make` returns (backends/chosen_backend.h).
+  Runtime(const LoadedWeights& weights, const RuntimeOptions& options, const MakeBackend& make);
   ~Runtime();
   Runtime(const Runtime&) = delete;
   Runtime& operator=(const Runtime&) = delete;

@@ -82,7 +82,8 @@ void Session::save(const std::filesystem::path& path) {
   writer.write(std::as_bytes(std::span(tokens_)));
   writer.write(std::as_bytes(std::span(logits_)));
   std::vector<std::byte> rows;
-  for (int64_t layer = 0; layer < cache_->layers(); ++layer) {
+  const LayerRange layers = cache_->layers();
+  for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
     for (const CachePart part : kParts) {
       rows.resize(static_cast<size_t>(header.tokens * cache_->row_bytes(part)));
       cache_->copy_out(part, layer, rows);
@@ -117,7 +118,7 @@ void Session::load(const std::filesystem::path& path) {
   }
   const int64_t vocab = runtime_.model().config().vocab_size;
   int64_t row_bytes = 0;  // of a token in all layers
-  for (const CachePart part : kParts) row_bytes += cache_->layers() * cache_->row_bytes(part);
+  for (const CachePart part : kParts) row_bytes += cache_->layers().count() * cache_->row_bytes(part);
   const size_t body =
       static_cast<size_t>(header.tokens * (4 + row_bytes)) + static_cast<size_t>(header.logits) * 4;
   if ((header.logits != 0 && header.logits != vocab) || rest.size() != body + sizeof(uint64_t)) {
@@ -137,7 +138,8 @@ void Session::load(const std::filesystem::path& path) {
   copy_out(rest, std::as_writable_bytes(std::span(tokens)));
   copy_out(rest, std::as_writable_bytes(std::span(logits)));
   check_ids(tokens);
-  for (int64_t layer = 0; layer < cache_->layers(); ++layer) {
+  const LayerRange layers = cache_->layers();
+  for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
     for (const CachePart part : kParts) {
       const auto bytes = static_cast<size_t>(header.tokens * cache_->row_bytes(part));
       cache_->copy_in(part, layer, rest.first(bytes));

@@ -31,8 +31,8 @@ struct RowRange {
   int64_t count = 0;
 };
 
-/// Keeps the residual stream x [n_tokens, d_model], float32, from embed() on, wherever it computes. Calls
-/// after embed() are for the tokens of its batch.
+/// Keeps the residual stream x [n_tokens, d_model], float32, from embed() or resume() on, wherever it
+/// computes. Calls after that are for the tokens of its batch.
 class Backend {
  public:
   Backend() = default;
@@ -46,6 +46,9 @@ class Backend {
 
   /// x[t] = embedding of ids[t].
   virtual void embed(const Batch& batch) = 0;
+  /// Instead of embed(), for a pass that begins behind layers that another backend computed: x [n_tokens,
+  /// d_model], in host memory, is what they left.
+  virtual void resume(const Batch& batch, MatrixView<const float> x) = 0;
   /// Writes the batch's cache rows, then x += Attn(RMSNorm(x)).
   virtual void attention(int64_t layer, const Batch& batch) = 0;
   /// x += SwiGLU(RMSNorm(x)), dense layers.
@@ -75,12 +78,12 @@ class Backend {
   /// logits [rows.count, vocab] in host memory = W_head x of these rows, after the final norm.
   virtual void head(RowRange rows, MatrixView<float> logits) = 0;
 
-  /// After embed(), when a pass will not be completed: ends what is under way, so that nothing waits for
-  /// calls that do not come.
+  /// After embed() or resume(), when a pass will not be completed: ends what is under way, so that nothing
+  /// waits for calls that do not come.
   virtual void give_up_pass() {}
 
   /// Writes over what the clock around the calls says of the last pass where the backend knows better. To be
-  /// called after the pass; may wait for it.
+  /// called after the pass; may wait for it. Of a divided model the times of the GPU's layers.
   virtual void correct_times(LayerTimes& /*times*/) {}
 };
 

@@ -29,10 +29,11 @@ int64_t task_rows(int64_t rows, int64_t multiply_adds, int64_t threads) {
 
 }  // namespace
 
-CpuBackend::CpuBackend(const Model& model, const RuntimeOptions& options, const PanelWeights* panels,
-                       cpu::Isa isa, offload::Workers& workers)
+CpuBackend::CpuBackend(const Model& model, const RuntimeOptions& options, LayerRange layers,
+                       const PanelWeights* panels, cpu::Isa isa, offload::Workers& workers)
     : model_(model),
       config_(model.config()),
+      layers_(layers),
       kernels_(cpu::kernels_for(isa)),
       panel_kernels_(cpu::panel_kernels_for(isa)),
       workers_(workers),
@@ -155,7 +156,7 @@ void CpuBackend::rms_norm(MatrixView<const float> x, std::span<const float> gain
 }
 
 std::unique_ptr<KvCache> CpuBackend::make_cache(int64_t capacity, CacheType type) {
-  return std::make_unique<CpuCache>(config_, capacity, type);
+  return std::make_unique<CpuCache>(config_, layers_, capacity, type);
 }
 
 void CpuBackend::embed(const Batch& batch) {
@@ -168,6 +169,13 @@ void CpuBackend::embed(const Batch& batch) {
     if (table.scale != 1.0F) {
       kernels_.scale(table.scale, table.cols, row);
     }
+  }
+}
+
+void CpuBackend::resume(const Batch& batch, MatrixView<const float> x) {
+  const MatrixView<float> residual = buffers_.residual.rows(batch.n_tokens());
+  for (int64_t t = 0; t < batch.n_tokens(); ++t) {
+    std::ranges::copy(x.row(t), residual.row(t).begin());
   }
 }
 

@@ -22,12 +22,14 @@ namespace sluice {
 
 class CpuBackend final : public Backend {
  public:
-  /// References are kept. `options.max_batch` bounds a batch. `panels` is null when activations are float32.
-  CpuBackend(const Model& model, const RuntimeOptions& options, const PanelWeights* panels, cpu::Isa isa,
-             offload::Workers& workers);
+  /// References are kept. `options.max_batch` bounds a batch; caches are of `layers`. `panels` is null when
+  /// activations are float32.
+  CpuBackend(const Model& model, const RuntimeOptions& options, LayerRange layers, const PanelWeights* panels,
+             cpu::Isa isa, offload::Workers& workers);
 
   [[nodiscard]] std::unique_ptr<KvCache> make_cache(int64_t capacity, CacheType type) override;
   void embed(const Batch& batch) override;
+  void resume(const Batch& batch, MatrixView<const float> x) override;
   void attention(int64_t layer, const Batch& batch) override;
   void dense_ffn(int64_t layer, int64_t n_tokens) override;
   Routed route(int64_t layer, int64_t n_tokens) override;
@@ -73,6 +75,7 @@ class CpuBackend final : public Backend {
 
   const Model& model_;
   const ModelConfig& config_;
+  LayerRange layers_;
   const cpu::Kernels& kernels_;
   const cpu::PanelKernels& panel_kernels_;
   offload::Workers& workers_;

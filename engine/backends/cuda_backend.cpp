@@ -68,6 +68,7 @@ CudaBackend::CudaBackend(const Model& model, const CudaWeights& weights, const R
       config_(model.config()),
       weights_(weights.model()),
       expert_weights_(weights.experts()),
+      layers_(parts_of(config_, options).gpu.layers),
       max_tokens_(options.max_batch),
       multiprocessors_(cuda::device_properties(kDevice).multiprocessors),
       products_(product_shape(config_, options)),
@@ -75,10 +76,11 @@ CudaBackend::CudaBackend(const Model& model, const CudaWeights& weights, const R
       buffers_({config_, max_tokens_, multiprocessors_}, arena_),
       handover_(handover_shape(config_, options)),
       staged_(3 * max_tokens_),
-      handed_over_(config_.layers - config_.dense_layers -
+      staged_x_(layers_.begin == 0 ? 0 : max_tokens_ * config_.d_model),
+      handed_over_(layers_.end - std::max(layers_.begin, config_.dense_layers) -
                    static_cast<int64_t>(options.gpu_expert_layers.size())),
       captures_(!launches_block()),
-      clock_(config_, options.profile ? ClockDetail::kBlocks : ClockDetail::kLayers) {
+      clock_(config_, layers_.begin, options.profile ? ClockDetail::kBlocks : ClockDetail::kLayers) {
   if (!options.gpu_expert_layers.empty()) {
     experts_.emplace(expert_shape(config_, options));
   }
@@ -144,7 +146,7 @@ std::unique_ptr<KvCache> CudaBackend::make_cache(int64_t capacity, CacheType typ
     throw Error("-c/--ctx-size", fmt::format("at most {} tokens with a GPU (-ngl 0 has none)", longest),
                 std::to_string(capacity));
   }
-  return std::make_unique<CudaCache>(config_, capacity, type);
+  return std::make_unique<CudaCache>(config_, layers_, capacity, type);
 }
 
 const CudaLayer& CudaBackend::layer_weights(int64_t layer) const {
@@ -189,26 +191,47 @@ void CudaBackend::stage(const Batch& batch) {
   }
 }
 
-void CudaBackend::put_embedding(int64_t n) {
+void CudaBackend::put_input(int64_t n) {
   const auto pitch = static_cast<size_t>(max_tokens_) * sizeof(int32_t);
   cuda::check(
       cudaMemcpy2DAsync(buffers_.ids, pitch, staged_.data(), pitch, static_cast<size_t>(n) * sizeof(int32_t),
                         3, cudaMemcpyHostToDevice, stream_.get()),
       "copying token ids to the GPU");
-  cuda::embed(weights_.token_embedding, buffers_.ids, n, buffers_.residual, config_.d_model, stream_.get());
+  if (layers_.begin == 0) {
+    cuda::embed(weights_.token_embedding, buffers_.ids, n, buffers_.residual, config_.d_model, stream_.get());
+  } else {
+    cuda::check(cudaMemcpyAsync(buffers_.residual, staged_x_.data(),
+                                static_cast<size_t>(n * config_.d_model) * sizeof(float),
+                                cudaMemcpyHostToDevice, stream_.get()),
+                "copying the residual stream to the GPU");
+  }
   clock_.begin(stream_.get());
 }
 
 void CudaBackend::embed(const Batch& batch) {
+  assert(layers_.begin == 0);
+  stage(batch);
+  begin_pass(batch);
+}
+
+void CudaBackend::resume(const Batch& batch, MatrixView<const float> x) {
+  assert(layers_.begin > 0);
+  stage(batch);
+  for (int64_t t = 0; t < batch.n_tokens(); ++t) {
+    std::ranges::copy(x.row(t), staged_x_.data() + t * config_.d_model);
+  }
+  begin_pass(batch);
+}
+
+void CudaBackend::begin_pass(const Batch& batch) {
   assert(unanswered_ == 0);  // the last pass was completed or given up
   handover_.begin_pass();
-  stage(batch);
-  replays_ = captures_ && batch.n_tokens() == 1 && batch.observer == nullptr;
+  replays_ = captures_ && layers_.count() > 0 && batch.n_tokens() == 1 && batch.observer == nullptr;
   if (replays_) {
     token_graph(batch).launch(stream_.get());
     unanswered_ = handed_over_;
   } else {
-    put_embedding(batch.n_tokens());
+    put_input(batch.n_tokens());
   }
   staged_free_.record(stream_.get());
 }

@@ -44,6 +44,7 @@ class CudaBackend final : public Backend {
 
   [[nodiscard]] std::unique_ptr<KvCache> make_cache(int64_t capacity, CacheType type) override;
   void embed(const Batch& batch) override;
+  void resume(const Batch& batch, MatrixView<const float> x) override;
   void attention(int64_t layer, const Batch& batch) override;
   void dense_ffn(int64_t layer, int64_t n_tokens) override;
   [[nodiscard]] bool has_experts(int64_t layer) const override;
@@ -93,7 +94,7 @@ class CudaBackend final : public Backend {
   void ffn(const CudaFfn& weights, int64_t n);
 
   // The blocks as kernels in the stream: what is captured, or runs as it comes.
-  void put_embedding(int64_t n);
+  void put_input(int64_t n);
   void put_attention(int64_t layer, const Batch& batch);
   void put_dense_ffn(int64_t layer, int64_t n);
   void put_choice(int64_t layer, int64_t n);
@@ -108,6 +109,8 @@ class CudaBackend final : public Backend {
   void put_token(const Batch& widest);
 
   void stage(const Batch& batch);
+  // What embed() and resume() share: `batch` is staged.
+  void begin_pass(const Batch& batch);
 
   // The steps of the attention block, in order (model specification 2.2, 2.6, 2.5).
   void project_input(const CudaLayer& layer, int64_t n, bool any_selects);
@@ -123,6 +126,7 @@ class CudaBackend final : public Backend {
   const ModelConfig& config_;
   const CudaModel& weights_;
   const CudaExpertWeights& expert_weights_;
+  LayerRange layers_;  // that are computed here
   int64_t max_tokens_;
   int64_t multiprocessors_;
   cuda::Stream stream_;
@@ -132,7 +136,8 @@ class CudaBackend final : public Backend {
   std::optional<CudaExperts> experts_;  // where some layers' experts are on the GPU
   ExpertHandover handover_;
   cuda::PinnedBuffer<int32_t> staged_;  // [3, max_tokens]: ids, positions, lengths of the batch
-  cuda::Event staged_free_;             // the copy of what is in staged_ is done
+  cuda::PinnedBuffer<float> staged_x_;  // [max_tokens, d_model] of resume(); none when all layers are here
+  cuda::Event staged_free_;             // the copies of what is staged are done
   std::vector<float> host_rows_;        // of to_host
   int64_t handed_over_;                 // MoE layers whose experts are the CPU's
   bool captures_;                       // single tokens are graphs

@@ -1,9 +1,14 @@
 #include "engine/backends/cuda_block_clock.h"
 
+#include <algorithm>
+
 namespace sluice {
 
-CudaBlockClock::CudaBlockClock(const ModelConfig& config, ClockDetail detail)
-    : dense_layers_(config.dense_layers), layers_(config.layers), detail_(detail) {
+CudaBlockClock::CudaBlockClock(const ModelConfig& config, int64_t first_layer, ClockDetail detail)
+    : first_layer_(first_layer),
+      first_moe_layer_(std::max(first_layer, config.dense_layers)),
+      layers_(config.layers),
+      detail_(detail) {
   for (int64_t i = 0; i < layers_ * kBlocks; ++i) {
     marks_.emplace_back(cuda::EventKind::kTiming);
   }
@@ -13,8 +18,8 @@ const cuda::Event& CudaBlockClock::mark(Block block, int64_t layer) const {
   return marks_[static_cast<size_t>(layer * kBlocks + static_cast<int64_t>(block))];
 }
 
-const cuda::Event& CudaBlockClock::end_of_dense() const {
-  return dense_layers_ == 0 ? begin_ : mark(Block::kLayer, dense_layers_ - 1);
+const cuda::Event& CudaBlockClock::begin_of(int64_t layer) const {
+  return layer == first_layer_ ? begin_ : mark(Block::kLayer, layer - 1);
 }
 
 void CudaBlockClock::begin(cudaStream_t stream) {
@@ -22,7 +27,7 @@ void CudaBlockClock::begin(cudaStream_t stream) {
 }
 
 void CudaBlockClock::end_of(Block block, int64_t layer, cudaStream_t stream) {
-  const bool ends_a_kind = block == Block::kLayer && (layer == dense_layers_ - 1 || layer == layers_ - 1);
+  const bool ends_a_kind = block == Block::kLayer && (layer == first_moe_layer_ - 1 || layer == layers_ - 1);
   if (ends_a_kind || has_blocks()) {
     mark(block, layer).record(stream);
   }
@@ -35,16 +40,16 @@ int64_t CudaBlockClock::ns(const cuda::Event& from, const cuda::Event& to) const
 void CudaBlockClock::read_layers(LayerTimes& times) const {
   const cuda::Event& end = mark(Block::kLayer, layers_ - 1);
   end.synchronize();
-  times.dense_ns = dense_layers_ == 0 ? 0 : ns(begin_, end_of_dense());
-  times.moe_ns = dense_layers_ == layers_ ? 0 : ns(end_of_dense(), end);
+  const cuda::Event& end_of_dense = begin_of(first_moe_layer_);
+  times.dense_ns = first_moe_layer_ == first_layer_ ? 0 : ns(begin_, end_of_dense);
+  times.moe_ns = first_moe_layer_ == layers_ ? 0 : ns(end_of_dense, end);
 }
 
 void CudaBlockClock::read_blocks(BlockTimes& times) const {
   mark(Block::kLayer, layers_ - 1).synchronize();
   times.attention_ns = times.route_ns = times.shared_ns = times.waiting_ns = 0;
-  for (int64_t layer = dense_layers_; layer < layers_; ++layer) {
-    const cuda::Event& begin = layer == 0 ? begin_ : mark(Block::kLayer, layer - 1);
-    times.attention_ns += ns(begin, mark(Block::kAttention, layer));
+  for (int64_t layer = first_moe_layer_; layer < layers_; ++layer) {
+    times.attention_ns += ns(begin_of(layer), mark(Block::kAttention, layer));
     times.route_ns += ns(mark(Block::kAttention, layer), mark(Block::kRoute, layer));
     times.shared_ns += ns(mark(Block::kRoute, layer), mark(Block::kShared, layer));
     times.waiting_ns += ns(mark(Block::kShared, layer), mark(Block::kLayer, layer));

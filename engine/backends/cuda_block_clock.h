@@ -15,7 +15,8 @@ enum class ClockDetail { kLayers, kBlocks };
 
 class CudaBlockClock {
  public:
-  CudaBlockClock(const ModelConfig& config, ClockDetail detail);
+  /// Of passes through layers first_layer, first_layer + 1, ...
+  CudaBlockClock(const ModelConfig& config, int64_t first_layer, ClockDetail detail);
 
   /// Ends of a layer's blocks.
   enum class Block { kAttention, kRoute, kShared, kLayer };
@@ -33,10 +34,12 @@ class CudaBlockClock {
   static constexpr int64_t kBlocks = 4;
 
   [[nodiscard]] const cuda::Event& mark(Block block, int64_t layer) const;
-  [[nodiscard]] const cuda::Event& end_of_dense() const;
   [[nodiscard]] int64_t ns(const cuda::Event& from, const cuda::Event& to) const;
 
-  int64_t dense_layers_;
+  [[nodiscard]] const cuda::Event& begin_of(int64_t layer) const;
+
+  int64_t first_layer_;
+  int64_t first_moe_layer_;
   int64_t layers_;
   ClockDetail detail_;
   cuda::Event begin_{cuda::EventKind::kTiming};

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cassert>
+
 #include "kernels_cuda/base/check.h"
 #include "kernels_cuda/base/device.h"
 #include "quant/base/error.h"
@@ -46,37 +48,41 @@ int64_t index_scale_bytes(const ModelConfig& config, int64_t capacity, CacheType
 int64_t checked_bytes(int64_t bytes, int64_t capacity) {
   const int64_t free = cuda::device_memory().free_bytes;
   if (bytes > free) {
-    throw Error(
-        "-c/--ctx-size",
-        fmt::format("a context whose cache fits on the GPU ({} tokens need {:.2f} GB; -ngl 0 keeps it "
-                    "in memory)",
-                    capacity, static_cast<double>(bytes) / 1e9),
-        fmt::format("{:.2f} GB free", static_cast<double>(free) / 1e9));
+    throw Error("-c/--ctx-size",
+                fmt::format("a context whose cache fits on the GPU ({} tokens need {:.2f} GB; -ngl with "
+                            "fewer layers keeps more of it in memory)",
+                            capacity, static_cast<double>(bytes) / 1e9),
+                fmt::format("{:.2f} GB free", static_cast<double>(free) / 1e9));
   }
   return bytes;
 }
 
 }  // namespace
 
-CudaCache::CudaCache(const ModelConfig& config, int64_t capacity, CacheType type)
-    : KvCache(config, capacity, type),
+CudaCache::CudaCache(const ModelConfig& config, LayerRange layers, int64_t capacity, CacheType type)
+    : KvCache(config, layers, capacity, type),
       latent_bytes_(latent_bytes(config, capacity, type)),
       scales_at_(latent_bytes_ + index_value_bytes(config, capacity, type)),
       layer_bytes_(scales_at_ + index_scale_bytes(config, capacity, type)),
-      memory_(checked_bytes(bytes_needed(config, capacity, type), capacity)) {}
+      memory_(checked_bytes(bytes_needed(config, layers, capacity, type), capacity)) {}
 
-int64_t CudaCache::bytes_needed(const ModelConfig& config, int64_t capacity, CacheType type) {
-  return config.layers * (latent_bytes(config, capacity, type) + index_value_bytes(config, capacity, type) +
-                          index_scale_bytes(config, capacity, type));
+int64_t CudaCache::bytes_needed(const ModelConfig& config, LayerRange layers, int64_t capacity,
+                                CacheType type) {
+  return layers.count() * (latent_bytes(config, capacity, type) + index_value_bytes(config, capacity, type) +
+                           index_scale_bytes(config, capacity, type));
+}
+
+std::byte* CudaCache::layer_data(int64_t layer) const {
+  assert(layers().has(layer));
+  return memory_.data() + (layer - layers().begin) * layer_bytes_;
 }
 
 std::byte* CudaCache::rows(CachePart part, int64_t layer) const {
-  return memory_.data() + layer * layer_bytes_ + (part == CachePart::kLatent ? 0 : latent_bytes_);
+  return layer_data(layer) + (part == CachePart::kLatent ? 0 : latent_bytes_);
 }
 
 float* CudaCache::index_scales(int64_t layer) const {
-  return has_int8_keys(type()) ? reinterpret_cast<float*>(memory_.data() + layer * layer_bytes_ + scales_at_)
-                               : nullptr;
+  return has_int8_keys(type()) ? reinterpret_cast<float*>(layer_data(layer) + scales_at_) : nullptr;
 }
 
 cuda::LatentRows CudaCache::latent_rows(int64_t layer) const {

@@ -17,10 +17,10 @@ class CudaCache final : public KvCache {
  public:
   /// Throws Error naming -c/--ctx-size, with what it needs and what this thread's GPU has free, when there is
   /// no room.
-  CudaCache(const ModelConfig& config, int64_t capacity, CacheType type);
+  CudaCache(const ModelConfig& config, LayerRange layers, int64_t capacity, CacheType type);
 
   /// Bytes of GPU memory that such a cache takes.
-  static int64_t bytes_needed(const ModelConfig& config, int64_t capacity, CacheType type);
+  static int64_t bytes_needed(const ModelConfig& config, LayerRange layers, int64_t capacity, CacheType type);
 
   [[nodiscard]] cuda::LatentRows latent_rows(int64_t layer) const;  // [capacity, d_latent + d_rope]
   [[nodiscard]] cuda::IndexKeys index_keys(int64_t layer) const;    // [capacity, d_index]
@@ -40,6 +40,7 @@ class CudaCache final : public KvCache {
     size_t value;   // of it, without a scale that lies elsewhere
     float* scales;  // those, or null
   };
+  [[nodiscard]] std::byte* layer_data(int64_t layer) const;
   [[nodiscard]] RowPieces pieces(CachePart part, int64_t layer, int64_t bytes) const;
 
   int64_t latent_bytes_;  // of a layer, with what aligns the index keys

@@ -1,6 +1,7 @@
-// All layers of one decoded token as one graph: a launch for the token, and the host only answers the MoE
-// layers' hand-overs. What depends on the position is read by the kernels (lengths, positions); what the host
-// lays out by it (grids, splits) is laid out for a bound, so that a graph serves all positions up to it.
+// All layers that a GPU has of one decoded token as one graph: a launch for the token, and the host only
+// answers the MoE layers' hand-overs. What depends on the position is read by the kernels (lengths,
+// positions); what the host lays out by it (grids, splits) is laid out for a bound, so that a graph serves
+// all positions up to it.
 #include <algorithm>
 #include <bit>
 
@@ -32,7 +33,7 @@ CudaBackend::TokenShape CudaBackend::token_shape(const Batch& batch) const {
   if (config_.has_indexer && batch.attention == AttentionMode::kSparse && visible <= config_.index_top_k) {
     bound = std::min(bound, config_.index_top_k);
   }
-  return {.cache = cache.rows(CachePart::kLatent, 0),
+  return {.cache = cache.rows(CachePart::kLatent, layers_.begin),
           .capacity = cache.capacity(),
           .type = cache.type(),
           .attention = batch.attention,
@@ -58,8 +59,8 @@ const cuda::Graph& CudaBackend::token_graph(const Batch& batch) {
 }
 
 void CudaBackend::put_token(const Batch& widest) {
-  put_embedding(1);
-  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+  put_input(1);
+  for (int64_t layer = layers_.begin; layer < layers_.end; ++layer) {
     put_attention(layer, widest);
     if (config_.is_dense_layer(layer)) {
       put_dense_ffn(layer, 1);

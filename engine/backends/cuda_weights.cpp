@@ -111,25 +111,30 @@ CudaLayer place_layer(const LayerWeights& layer, Placer& placer) {
   return placed;
 }
 
-CudaModel place_model(const ModelWeights& weights, Placer& placer) {
+CudaModel place_model(const ModelWeights& weights, const ModelPart& part, Placer& placer) {
   CudaModel placed;
-  placed.token_embedding = placer.matrix(weights.token_embedding);
-  for (const LayerWeights& layer : weights.layers) {
-    placed.layers.push_back(place_layer(layer, placer));
+  if (part.embedding) {
+    placed.token_embedding = placer.matrix(weights.token_embedding);
   }
-  placed.output_norm = placer.vector(weights.output_norm);
-  const bool tied = weights.output.data == weights.token_embedding.data;
-  placed.output = tied ? placed.token_embedding : placer.matrix(weights.output);
+  placed.layers.resize(weights.layers.size());
+  for (int64_t l = part.layers.begin; l < part.layers.end; ++l) {
+    placed.layers[static_cast<size_t>(l)] = place_layer(weights.layers[static_cast<size_t>(l)], placer);
+  }
+  if (part.head) {
+    placed.output_norm = placer.vector(weights.output_norm);
+    const bool tied = part.embedding && weights.output.data == weights.token_embedding.data;
+    placed.output = tied ? placed.token_embedding : placer.matrix(weights.output);
+  }
   return placed;
 }
 
 }  // namespace
 
-CudaWeights::CudaWeights(const Model& model, const std::vector<int64_t>& expert_layers,
+CudaWeights::CudaWeights(const Model& model, const ModelPart& part, const std::vector<int64_t>& expert_layers,
                          const std::string& gpu_name, offload::Workers& workers, const std::stop_token& stop)
-    : arena_(bytes_needed(model)), experts_(model, expert_layers, workers, stop) {
+    : arena_(bytes_needed(model, part)), experts_(model, expert_layers, workers, stop) {
   Placer placer(arena_);
-  model_ = place_model(model.weights(), placer);
+  model_ = place_model(model.weights(), part, placer);
   int64_t largest_panel = 0;
   for (const PanelJob& job : placer.matrices()) {
     largest_panel = std::max(largest_panel, job.to.layout.panel_bytes);
@@ -150,10 +155,10 @@ CudaWeights::CudaWeights(const Model& model, const std::vector<int64_t>& expert_
   }
 }
 
-int64_t CudaWeights::bytes_needed(const Model& model) {
+int64_t CudaWeights::bytes_needed(const Model& model, const ModelPart& part) {
   CudaArena counted;
   Placer placer(counted);
-  static_cast<void>(place_model(model.weights(), placer));
+  static_cast<void>(place_model(model.weights(), part, placer));
   return counted.taken();
 }
 

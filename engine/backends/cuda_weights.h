@@ -10,6 +10,7 @@
 #include "engine/backends/cuda_arena.h"
 #include "engine/backends/cuda_expert_weights.h"
 #include "engine/backends/gpu.h"
+#include "engine/model_part.h"
 #include "engine/model_weights.h"
 #include "offload/workers.h"
 #include "quant/panel.h"
@@ -51,22 +52,23 @@ struct CudaLayer {
   CudaFfn shared;
 };
 
+/// Unset what is not of the part that was loaded.
 struct CudaModel {
   quant::PanelView token_embedding;  // the same panels as `output` where the file ties them
-  std::vector<CudaLayer> layers;
+  std::vector<CudaLayer> layers;     // all of the model's
   const float* output_norm = nullptr;
   quant::PanelView output;
 };
 
 class CudaWeights final : public GpuWeights {
  public:
-  /// Packs with all workers and copies to this thread's GPU, which must have bytes_needed() free, and what
-  /// the experts of `expert_layers` need. Throws Error, and LoadStopped when `stop` was requested.
-  CudaWeights(const Model& model, const std::vector<int64_t>& expert_layers, const std::string& gpu_name,
-              offload::Workers& workers, const std::stop_token& stop);
+  /// Packs a part with all workers and copies it to this thread's GPU, which must have bytes_needed() free,
+  /// and what the experts of `expert_layers` need. Throws Error, and LoadStopped when `stop` was requested.
+  CudaWeights(const Model& model, const ModelPart& part, const std::vector<int64_t>& expert_layers,
+              const std::string& gpu_name, offload::Workers& workers, const std::stop_token& stop);
 
   /// What it would allocate but for the experts.
-  static int64_t bytes_needed(const Model& model);
+  static int64_t bytes_needed(const Model& model, const ModelPart& part);
 
   [[nodiscard]] const CudaModel& model() const { return model_; }
   [[nodiscard]] const CudaExpertWeights& experts() const { return experts_; }

@@ -23,7 +23,8 @@ GpuFound find_gpu();
 /// `wish`, kAuto being resolved. Throws Error naming -ngl when kGpu cannot be had.
 Device chosen_device(Device wish);
 
-/// The weights that a GPU holds: all but the routed experts', and theirs of some layers.
+/// The weights that a GPU holds: of its part of the model all but the routed experts', and theirs of some
+/// layers.
 class GpuWeights {
  public:
   GpuWeights() = default;

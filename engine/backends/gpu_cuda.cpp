@@ -36,19 +36,20 @@ GpuFound find_gpu() {
 std::unique_ptr<const GpuWeights> load_gpu_weights(const Model& model, const RuntimeOptions& options,
                                                    offload::Workers& workers) {
   const ModelConfig& config = model.config();
+  const ModelPart part = parts_of(config, options).gpu;
   CudaBackend::require_shape(config, model.path().string());
   cuda::use_device(kDevice);
   const cuda::DeviceProperties gpu = cuda::device_properties(kDevice);
   require_gpu_memory(
       name_of(gpu),
-      {.weights = CudaWeights::bytes_needed(model),
+      {.weights = CudaWeights::bytes_needed(model, part),
        .experts = CudaExpertWeights::bytes_needed(model, options.gpu_expert_layers),
        .working = CudaBackend::bytes_needed(config, options, gpu.multiprocessors),
        .max_batch = options.max_batch,
-       .cache = CudaCache::bytes_needed(config, options.planned_context, options.planned_cache),
+       .cache = CudaCache::bytes_needed(config, part.layers, options.planned_context, options.planned_cache),
        .context = options.planned_context},
       cuda::device_memory().free_bytes);
-  return std::make_unique<CudaWeights>(model, options.gpu_expert_layers, name_of(gpu), workers,
+  return std::make_unique<CudaWeights>(model, part, options.gpu_expert_layers, name_of(gpu), workers,
                                        options.load_stop);
 }
 

@@ -14,9 +14,13 @@ void add_ffn(const FfnWeights& ffn, std::vector<WeightView>& matrices) {
   matrices.insert(matrices.end(), {ffn.gate, ffn.up, ffn.down});
 }
 
-std::vector<WeightView> shared_matrices(const ModelWeights& weights) {
-  std::vector<WeightView> matrices = {weights.output};
-  for (const LayerWeights& layer : weights.layers) {
+std::vector<WeightView> shared_matrices(const ModelWeights& weights, const ModelPart& part) {
+  std::vector<WeightView> matrices;
+  if (part.head) {
+    matrices.push_back(weights.output);
+  }
+  for (int64_t l = part.layers.begin; l < part.layers.end; ++l) {
+    const LayerWeights& layer = weights.layers[static_cast<size_t>(l)];
     matrices.insert(matrices.end(), {layer.query_a, layer.query_b, layer.kv_a, layer.output, layer.router});
     matrices.insert(matrices.end(), {layer.indexer.query, layer.indexer.key, layer.indexer.head_weights});
     matrices.insert(matrices.end(), layer.key_b.begin(), layer.key_b.end());
@@ -42,11 +46,11 @@ int64_t panel_bytes(const std::vector<WeightView>& matrices) {
 
 }  // namespace
 
-PanelWeights::PanelWeights(const ModelWeights& weights, offload::Workers& workers,
+PanelWeights::PanelWeights(const ModelWeights& weights, const ModelPart& part, offload::Workers& workers,
                            const std::stop_token& stop)
-    : arena_(bytes_needed(weights),
+    : arena_(bytes_needed(weights, part),
              {.purpose = "weights shared by all tokens", .huge_pages = offload::HugePages::kOn}) {
-  for (const WeightView& w : shared_matrices(weights)) {
+  for (const WeightView& w : shared_matrices(weights, part)) {
     const quant::PanelLayout layout = quant::panel_layout(w.dtype, w.cols);
     quant::PanelView view{.layout = layout, .data = nullptr, .rows = w.rows, .scale = w.scale};
     const std::span<std::byte> bytes = arena_.allocate(view.bytes());
@@ -64,8 +68,8 @@ PanelWeights::PanelWeights(const ModelWeights& weights, offload::Workers& worker
   }
 }
 
-int64_t PanelWeights::bytes_needed(const ModelWeights& weights) {
-  return panel_bytes(shared_matrices(weights));
+int64_t PanelWeights::bytes_needed(const ModelWeights& weights, const ModelPart& part) {
+  return panel_bytes(shared_matrices(weights, part));
 }
 
 const quant::PanelView* PanelWeights::find(const WeightView& w) const {

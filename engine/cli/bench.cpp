@@ -147,6 +147,11 @@ std::optional<Sample> measure(Session& session, const std::vector<int32_t>& toke
   return Sample{.ns = taken.count(), .layers = session.runtime().layer_times() - before};
 }
 
+/// As -ngl counts them: the head is one.
+int64_t gpu_layers(int64_t layers, const RuntimeOptions& options) {
+  return options.device == Device::kGpu ? layers + 1 - options.first_gpu_layer : 0;
+}
+
 class Bench {
  public:
   Bench(const Model& model, const BenchOptions& options)
@@ -199,7 +204,7 @@ class Bench {
     for (BenchSetup setup : setups_) {
       Runtime runtime(weights, runtime_options(setup));
       setup.threads = runtime.options().threads;
-      setup.device = runtime.options().device;
+      setup.gpu_layers = gpu_layers(model_.config().layers, runtime.options());
       Session session(runtime, context_, setup.cache_type);
       for (const BenchTest& test : tests_) {
         const std::optional<BenchRow> row = run_test(session, test, setup, stop);

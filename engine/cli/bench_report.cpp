@@ -28,7 +28,7 @@ std::string count_text(int64_t count) {
 }
 
 std::string_view backend_name(const BenchSetup& setup) {
-  return setup.device == Device::kGpu ? "CUDA" : "CPU";
+  return setup.gpu_layers > 0 ? "CUDA" : "CPU";
 }
 
 // A vertical bar in a model's name would be a column.
@@ -72,7 +72,7 @@ std::string extrapolation_row(const LayerScale& scale, const BenchRow& row) {
 std::string profile_row(const BenchRow& row) {
   const BlockTimes& b = row.layers.blocks;
   const auto us = [&](int64_t ns) { return static_cast<double>(ns) * 1e-3 / static_cast<double>(b.layers); };
-  const bool gpu = row.setup.device == Device::kGpu;
+  const bool gpu = row.setup.gpu_layers > 0;
   const double computing = us(b.attention_ns + b.route_ns + b.shared_ns);
   const double layer = computing + us(gpu ? b.waiting_ns : b.experts_ns);
   const double parts = computing + us(b.experts_ns) + kHandoverUs;
@@ -84,9 +84,8 @@ std::string profile_row(const BenchRow& row) {
 
 std::string profile_head() {
   return fmt::format(
-      "\nAn MoE layer of a pass, us. With a GPU the first five are its times, and the last column is the "
-      "layer "
-      "against its parts one after the other, with {:.0f} us for the hand-over.\n\n"
+      "\nAn MoE layer of a pass, us. With a GPU the first five are its times, of its layers, and the last "
+      "column is the layer against its parts one after the other, with {:.0f} us for the hand-over.\n\n"
       "| test | layer | attention | norm, router, hand-over | shared expert | waiting for the experts | "
       "routed "
       "experts on the CPU | layer / parts |\n"
@@ -119,6 +118,7 @@ ordered_json json_of(const BenchSubject& subject, const BenchRow& row) {
                     {"model_type", subject.model_name},
                     {"model_size", subject.model_bytes},
                     {"model_n_params", subject.parameters},
+                    {"n_gpu_layers", row.setup.gpu_layers},
                     {"n_ubatch", row.setup.max_batch},
                     {"n_threads", row.setup.threads},
                     {"type_k", cache_type_name(row.setup.cache_type)},
@@ -165,9 +165,9 @@ std::string csv_line(const ordered_json& row, bool names) {
 
 std::string markdown_row(const BenchSubject& subject, const BenchRow& row) {
   const MeanDeviation rate = mean_deviation(row.tokens_per_second());
-  return fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.2f} ± {:.2f} |\n",
+  return fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.2f} ± {:.2f} |\n",
                      cell(subject.model_name), size_text(subject.model_bytes), count_text(subject.parameters),
-                     backend_name(row.setup), row.setup.threads, row.setup.max_batch,
+                     backend_name(row.setup), row.setup.gpu_layers, row.setup.threads, row.setup.max_batch,
                      cache_type_name(row.setup.cache_type), attention_mode_name(row.setup.attention),
                      row.test.name(), rate.mean, rate.deviation);
 }
@@ -206,8 +206,9 @@ BenchWriter::BenchWriter(BenchFormat format, BenchSubject subject)
 std::string BenchWriter::head() const {
   switch (format_) {
     case BenchFormat::kMarkdown:
-      return "| model | size | params | backend | threads | n_ubatch | type_k | attention | test | t/s |\n"
-             "| --- | ---: | ---: | --- | ---: | ---: | --- | --- | ---: | ---: |\n";
+      return "| model | size | params | backend | ngl | threads | n_ubatch | type_k | attention | test | t/s "
+             "|\n"
+             "| --- | ---: | ---: | --- | ---: | ---: | ---: | --- | --- | ---: | ---: |\n";
     case BenchFormat::kCsv:
       return csv_line(json_of(subject_, {.test = {}, .setup = {}, .runs = {}, .time = {}, .samples_ns = {1}}),
                       true);

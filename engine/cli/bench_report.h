@@ -28,7 +28,7 @@ struct BenchSetup {
   int64_t max_batch = 0;
   AttentionMode attention = AttentionMode::kSparse;
   CacheType cache_type = CacheType::kBF16;
-  Device device = Device::kCpu;
+  int64_t gpu_layers = 0;  // as -ngl counts them
 };
 
 struct BenchRow {

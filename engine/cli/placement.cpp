@@ -13,6 +13,7 @@
 namespace sluice::cli {
 namespace {
 
+constexpr const char* kLayers = "-ngl/--n-gpu-layers";
 constexpr const char* kOverride = "-ot/--override-tensor";
 
 enum class Place { kCpu, kGpu };
@@ -55,22 +56,44 @@ const Override* first_match(const std::vector<Override>& overrides, const std::s
   return found == overrides.end() ? nullptr : &*found;
 }
 
-/// The layer of "blk.7.ffn_up_exps.weight"; none for other tensors.
-std::optional<int64_t> layer_of_experts(const std::string& name) {
-  static const std::regex pattern(R"(blk\.(\d+)\.ffn_[a-z_]+_exps\..*)");
+/// What a tensor is of. The embedding is with the first layer, the head behind the last.
+struct Owner {
+  int64_t layer = 0;
+  bool routed_experts = false;
+};
+
+/// None for a tensor of an MTP layer, which is not run.
+std::optional<Owner> owner_of(const std::string& name, int64_t layers) {
+  static const std::regex pattern(R"(blk\.(\d{1,9})\.(ffn_[a-z_]+_exps\.)?.*)");
   std::smatch match;
-  if (!std::regex_match(name, match, pattern)) return {};
-  return std::stoll(match[1].str());
+  if (!std::regex_match(name, match, pattern)) {
+    return Owner{name.starts_with("token_embd") ? 0 : layers, false};
+  }
+  const int64_t layer = std::stoll(match[1].str());
+  if (layer >= layers) return {};
+  return Owner{layer, match[2].matched};
+}
+
+/// Throws Error when `match` sends a tensor, which is at `home` without it, to where it cannot be.
+void require_possible(const Override& match, const std::string& tensor, const Owner& owner, Place home) {
+  if (match.place == home || (match.place == Place::kCpu && owner.routed_experts)) return;
+  throw Error(kOverride,
+              match.place == Place::kCpu
+                  ? std::string("expressions that name routed experts only (ffn_..._exps) for the CPU")
+                  : fmt::format("CUDA0 only for layers that {} gives to the GPU", kLayers),
+              fmt::format("{}, which matches {}", match.text, tensor));
 }
 
 }  // namespace
 
 void PlacementOptions::add_to(CLI::App& app) {
   const char* const group = "Placement";
-  take_whole_number(app.add_option("--n-gpu-layers", gpu_layers,
-                                   "Also -ngl. 0 = everything on the CPU, all layers or more = all but the "
-                                   "routed experts on the GPU (default: that where there is a GPU)"),
-                    0)
+  take_whole_number(
+      app.add_option("--n-gpu-layers", gpu_layers,
+                     "Also -ngl. The last N layers on the GPU, all but their routed experts; "
+                     "the output head counts as the last one. 0 = all on the CPU, more than the "
+                     "model's layers = all on the GPU (default: that where there is one)"),
+      0)
       ->group(group);
   take_whole_number(
       app.add_option("--n-cpu-moe", cpu_moe_layers,
@@ -88,39 +111,23 @@ void PlacementOptions::add_to(CLI::App& app) {
       ->group(group);
 }
 
-Device PlacementOptions::device_for(const Model& model) const {
-  if (gpu_layers <= 0) {
-    return gpu_layers == 0 ? Device::kCpu : Device::kAuto;
-  }
-  if (gpu_layers < model.config().layers) {
-    throw Error("-ngl/--n-gpu-layers",
-                fmt::format("0 (CPU) or all of the model's layers, {} or more", model.config().layers),
-                fmt::format("{}", gpu_layers));
-  }
-  return Device::kGpu;
-}
-
-std::vector<int64_t> PlacementOptions::gpu_expert_layers(const Model& model) const {
-  const ModelConfig& config = model.config();
+std::vector<int64_t> PlacementOptions::gpu_expert_layers(const Model& model, int64_t first_gpu) const {
+  const int64_t all = model.config().layers;
+  const int64_t kept = cpu_moe ? all : cpu_moe_layers.value_or(all);
   const std::vector<Override> parsed = parse_overrides(overrides);
-  const auto otherwise = [&](int64_t layer) {
-    return cpu_moe || !cpu_moe_layers.has_value() || layer < *cpu_moe_layers ? Place::kCpu : Place::kGpu;
-  };
   std::map<int64_t, Place> places;
   for (const quant::Tensor& tensor : model.file().tensors()) {
+    const std::optional<Owner> owner = owner_of(tensor.name, all);
+    if (!owner.has_value()) continue;
+    const Place home = owner->layer < first_gpu ? Place::kCpu : Place::kGpu;
     const Override* const match = first_match(parsed, tensor.name);
-    const std::optional<int64_t> layer = layer_of_experts(tensor.name);
-    if (!layer.has_value() || *layer >= config.layers) {
-      if (match != nullptr && match->place == Place::kCpu) {
-        throw Error(kOverride,
-                    "expressions that name routed experts only (ffn_..._exps): the rest is on the GPU",
-                    fmt::format("{}, which matches {}", match->text, tensor.name));
-      }
-      continue;
-    }
-    const Place place = match != nullptr ? match->place : otherwise(*layer);
-    if (const auto [known, added] = places.emplace(*layer, place); !added && known->second != place) {
-      throw Error(kOverride, fmt::format("one place for all routed experts of layer {}", *layer), "two");
+    if (match != nullptr) require_possible(*match, tensor.name, *owner, home);
+    if (!owner->routed_experts) continue;
+    const Place otherwise = owner->layer < kept ? Place::kCpu : home;
+    const Place place = match != nullptr ? match->place : otherwise;
+    if (const auto [known, added] = places.emplace(owner->layer, place); !added && known->second != place) {
+      throw Error(kOverride, fmt::format("one place for all routed experts of layer {}", owner->layer),
+                  "two");
     }
   }
   std::vector<int64_t> layers;
@@ -131,10 +138,11 @@ std::vector<int64_t> PlacementOptions::gpu_expert_layers(const Model& model) con
 }
 
 void PlacementOptions::apply_to(RuntimeOptions& options, const Model& model) const {
-  options.device = device_for(model);
-  if (options.device == Device::kCpu) return;  // as in llama.cpp: nothing is left to be placed
-  options.gpu_expert_layers = gpu_expert_layers(model);
-  if (!options.gpu_expert_layers.empty()) options.device = Device::kGpu;
+  const int64_t first_gpu = gpu_layers < 0 ? 0 : first_gpu_layer(model.config().layers, gpu_layers);
+  options.gpu_expert_layers = gpu_expert_layers(model, first_gpu);
+  options.device = gpu_layers == 0 ? Device::kCpu : Device::kGpu;
+  if (gpu_layers < 0 && options.gpu_expert_layers.empty()) options.device = Device::kAuto;
+  options.first_gpu_layer = options.device == Device::kGpu ? first_gpu : 0;
 }
 
 }  // namespace sluice::cli

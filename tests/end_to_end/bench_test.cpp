@@ -47,6 +47,7 @@ TEST(BenchCommand, MeasuresEveryCombination) {
     seen.insert(row.at("n_threads").dump() + row.at("attention").dump() + row.at("n_prompt").dump() + "/" +
                 row.at("n_gen").dump() + "/" + row.at("n_depth").dump());
     EXPECT_EQ(row.at("n_ubatch"), 2);
+    EXPECT_EQ(row.at("n_gpu_layers") != 0, row.at("backends") == "CUDA");
     EXPECT_EQ(row.at("samples_ns").size(), 3U);
     EXPECT_NE(row.at("runs").get<std::string>().find(row.at("attention").get<std::string>()),
               std::string::npos);

@@ -142,7 +142,15 @@ TEST(Run, Placement) {
     more.insert(more.end(), flags.begin(), flags.end());
     return run_sluice(run_arguments(more));
   };
-  expect_failure(with({"-ngl", "1"}), "all of the model's layers");
+  // Two of three layers, or none, are the CPU's, and the flags together are told.
+  for (const Arguments& flags : {Arguments{"-ngl", "2", "-ot", "exps=CUDA0"},
+                                 {"-ngl", "0", "-ot", "exps=CUDA0"},
+                                 {"-ngl", "3", "-ot", "blk.0.attn_output=CUDA0"},
+                                 {"-ngl", "3", "-ot", "token_embd=CUDA0"}}) {
+    const ProgramResult result = with(flags);
+    expect_failure(result, "-ot/--override-tensor: expected CUDA0 only for layers that -ngl/--n-gpu-layers");
+    EXPECT_NE(result.err.find(flags.back() + ", which matches"), std::string::npos) << result.err;
+  }
   expect_failure(with({"-ot", "exps"}), "REGEX=CPU or REGEX=CUDA0");
   expect_failure(with({"-ot", "exps=CUDA7"}), "REGEX=CPU or REGEX=CUDA0");
   expect_failure(with({"-ot", "(=CPU"}), "a regular expression");

@@ -2,45 +2,26 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <string>
 #include <vector>
 
 #include "engine/engine.h"
 #include "engine/loaded_weights.h"
-#include "engine/synth/open_model.h"
 #include "offload/machine.h"
 #include "offload/workers.h"
 #include "support/compare.h"
 #include "support/error_text.h"
 #include "support/golden_forward.h"
 #include "support/golden_model.h"
-#include "support/on_gpu.h"
+#include "support/model_on_gpu.h"
 #include "support/temporary_directory.h"
 
 namespace sluice {
 namespace {
 
+using testing::exact_on;
 using testing::OnGpu;
-using testing::Random;
-
-constexpr int64_t kContext = 192;
-constexpr int64_t kTokens = 150;  // well past the index top-k of 32, and more than two tiles
-
-RuntimeOptions exact_on(Device device, int64_t max_batch = 512) {
-  return {.max_batch = max_batch, .activations = Activations::kFloat32, .device = device};
-}
-
-/// With the routed experts of every layer but every `kept`th in GPU memory; 0: of all.
-RuntimeOptions resident(const Model& model, RuntimeOptions options, int64_t kept = 0) {
-  const ModelConfig& config = model.config();
-  for (int64_t layer = config.dense_layers; layer < config.layers; ++layer) {
-    if (kept == 0 || layer % kept != 0) options.gpu_expert_layers.push_back(layer);
-  }
-  return options;
-}
+using testing::resident;
 
 class CudaGolden : public OnGpu, public ::testing::WithParamInterface<const char*> {};
 
@@ -78,66 +59,7 @@ TEST_P(CudaGolden, DefaultPrecisionStaysNear) {
   }
 }
 
-class CudaBackendTest : public OnGpu {
- protected:
-  void choose_tokens(const Model& model) {
-    ids_.resize(static_cast<size_t>(kTokens));
-    for (int32_t& id : ids_) {
-      id = static_cast<int32_t>(random_.integer(0, model.config().vocab_size - 1));
-    }
-  }
-
-  Model random_model(const std::string& type) {
-    Model model = synth::open_model(
-        synth::parse_model_spec(fmt::format("synth:tiny,dense=1,moe=2,type={},dense_type={},seed={}", type,
-                                            type, random_.integer(0, 1'000'000))),
-        {});
-    choose_tokens(model);
-    return model;
-  }
-
-  /// Of every position, [kTokens, vocabulary].
-  std::vector<float> logits(const Model& model, const RuntimeOptions& options,
-                            CacheType cache_type = CacheType::kF32) {
-    Runtime runtime(model, options);
-    const auto cache = runtime.make_cache(kContext, cache_type);
-    std::vector<float> all;
-    for (int64_t first = 0; first < kTokens; first += options.max_batch) {
-      const int64_t n = std::min(options.max_batch, kTokens - first);
-      const std::span<const int32_t> ids =
-          std::span(ids_).subspan(static_cast<size_t>(first), static_cast<size_t>(n));
-      const MatrixView<const float> rows =
-          runtime.forward({.ids = ids, .first_position = first, .logits = Logits::kAll, .stop = {}}, *cache)
-              .logits;
-      all.insert(all.end(), rows.data, rows.data + n * rows.cols);
-    }
-    return all;
-  }
-
-  std::vector<int32_t> ids_;
-};
-
-/// |a - b| / |b| of each row, ascending: a choice of experts or positions that flips spoils some rows, not
-/// most.
-std::vector<double> row_errors(std::span<const float> a, std::span<const float> b) {
-  std::vector<double> errors;
-  const size_t cols = a.size() / static_cast<size_t>(kTokens);
-  for (size_t r = 0; r < static_cast<size_t>(kTokens); ++r) {
-    double error = 0;
-    double total = 0;
-    for (size_t i = r * cols; i < (r + 1) * cols; ++i) {
-      error += std::pow(double{a[i]} - double{b[i]}, 2);
-      total += std::pow(double{b[i]}, 2);
-    }
-    errors.push_back(std::sqrt(error / total));
-  }
-  std::ranges::sort(errors);
-  return errors;
-}
-
-double at_share(const std::vector<double>& sorted, double share) {
-  return sorted[static_cast<size_t>(share * static_cast<double>(sorted.size() - 1))];
-}
+class CudaBackendTest : public testing::ModelOnGpu {};
 
 TEST_F(CudaBackendTest, GreedyContinuationsAreTheGoldens) {
   SLUICE_NEEDS_TINY_MODEL();

@@ -53,11 +53,10 @@ TEST(MemoryNeed, GpuIsRefusedOneByteTooMany) {
     });
   };
   EXPECT_EQ(refusal_of(23'000'000'000), "no error");
-  EXPECT_EQ(
-      refusal_of(22'999'999'999),
-      "GPU 0 (a card): expected 23.0 GB of free memory: 17.0 GB for weights, 1.5 GB for a batch of 512 "
-      "tokens (-ub), 4.5 GB for the cache of 32768 tokens (-c); smaller ones take less, -ngl 0 leaves all "
-      "to the CPU, found 23.0 GB free");
+  EXPECT_EQ(refusal_of(22'999'999'999),
+            "GPU 0 (a card): expected 23.0 GB of free memory: 17.0 GB for weights, 1.5 GB for a batch of 512 "
+            "tokens (-ub), 4.5 GB for the cache of 32768 tokens (-c); smaller ones take less, a smaller "
+            "-ngl leaves layers to the CPU, found 23.0 GB free");
 }
 
 TEST(MemoryNeed, ExpertsOfTheGpuAreNamedWithTheirFlag) {
