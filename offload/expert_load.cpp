@@ -92,7 +92,7 @@ class ExpertLoad {
     std::vector<int64_t> bytes(options_.homes.size());
     for (const ExpertStore::Layer& layer : store_.layers_) {
       for (size_t node = 0; node < bytes.size(); ++node) {
-        bytes[node] += layer.experts * layer.nodes[node].expert_bytes;
+        bytes[node] += layer.experts * layer.nodes[node].share.piece_bytes();
       }
     }
     for (const int64_t b : bytes) {
@@ -115,8 +115,8 @@ class ExpertLoad {
     }
     for (ExpertStore::Layer& layer : store_.layers_) {
       for (size_t node = 0; node < bytes.size(); ++node) {
-        ExpertStore::NodeLayer& share = layer.nodes[node];
-        share.data = store_.arenas_[node].allocate(layer.experts * share.expert_bytes).data();
+        ExpertStore::NodeLayer& held = layer.nodes[node];
+        held.data = store_.arenas_[node].allocate(layer.experts * held.share.piece_bytes()).data();
       }
     }
   }

@@ -39,15 +39,12 @@ std::vector<ExpertStore::Layer> ExpertStore::lay_out(const ExpertSource& source,
     layer.d_model = gate.cols;
     const std::vector<RowRange> ranges = split_rows(gate.rows, split_unit(down.dtype), rates);
     for (size_t node = 0; node < homes.size(); ++node) {
-      ExpertShare& share = layer.nodes[node].share;
-      share = {.rows = ranges[node],
-               .gate = quant::panel_layout(gate.dtype, gate.cols),
-               .up = quant::panel_layout(up.dtype, up.cols),
-               .down = quant::panel_layout(down.dtype, ranges[node].size()),
-               .gate_panels = panels_of(ranges[node].size()),
-               .down_panels = ranges[node].size() == 0 ? 0 : panels_of(down.rows)};
-      layer.nodes[node].expert_bytes = share.gate_panels * (share.gate.panel_bytes + share.up.panel_bytes) +
-                                       share.down_panels * share.down.panel_bytes;
+      layer.nodes[node].share = {.rows = ranges[node],
+                                 .gate = quant::panel_layout(gate.dtype, gate.cols),
+                                 .up = quant::panel_layout(up.dtype, up.cols),
+                                 .down = quant::panel_layout(down.dtype, ranges[node].size()),
+                                 .gate_panels = panels_of(ranges[node].size()),
+                                 .down_panels = ranges[node].size() == 0 ? 0 : panels_of(down.rows)};
     }
   }
   return layers;
@@ -57,30 +54,24 @@ int64_t ExpertStore::bytes_needed(const ExpertSource& source, const std::vector<
   int64_t bytes = 0;
   for (const Layer& layer : lay_out(source, homes)) {
     for (const NodeLayer& node : layer.nodes) {
-      bytes += layer.experts * node.expert_bytes;
+      bytes += layer.experts * node.share.piece_bytes();
     }
   }
   return bytes;
 }
 
 std::byte* ExpertStore::panel_at(const ExpertPanel& which) const {
-  const NodeLayer& node = at(which.layer).nodes[static_cast<size_t>(which.node)];
-  const ExpertShare& share = node.share;
-  std::byte* data = node.data + which.expert * node.expert_bytes;
-  if (which.part != ExpertPart::kGate) {
-    data += share.gate_panels * share.gate.panel_bytes;
-  }
-  if (which.part == ExpertPart::kDown) {
-    data += share.gate_panels * share.up.panel_bytes;
-  }
-  return data + which.panel * share.layout(which.part).panel_bytes;
+  const ExpertShare& share = this->share(which.layer, which.node);
+  return piece_at(which.layer, which.expert, which.node) + share.offset(which.part) +
+         which.panel * share.layout(which.part).panel_bytes;
 }
 
-ExpertStore::Expert ExpertStore::expert(int64_t layer, int64_t expert, int64_t node) const {
+ExpertStore::Expert ExpertStore::expert_at(int64_t layer, int64_t expert, int64_t node,
+                                           const std::byte* copy) const {
   const ExpertShare& share = this->share(layer, node);
   const auto view = [&](ExpertPart part, int64_t rows) -> quant::PanelView {
     return {.layout = share.layout(part),
-            .data = panel_at({.layer = layer, .part = part, .expert = expert, .node = node, .panel = 0}),
+            .data = copy + share.offset(part),
             .rows = rows,
             .scale = scale(layer, part, expert)};
   };
@@ -92,6 +83,16 @@ ExpertStore::Expert ExpertStore::expert(int64_t layer, int64_t expert, int64_t n
 float ExpertStore::scale(int64_t layer, ExpertPart part, int64_t expert) const {
   const std::vector<float>& scales = at(layer).scales[static_cast<size_t>(part)];
   return scales.empty() ? 1.0F : scales[static_cast<size_t>(expert)];
+}
+
+std::vector<std::span<const std::byte>> ExpertStore::memory() const {
+  std::vector<std::span<const std::byte>> spans;
+  for (const Arena& arena : arenas_) {
+    if (!arena.bytes().empty()) {
+      spans.emplace_back(arena.bytes());
+    }
+  }
+  return spans;
 }
 
 const std::byte* ExpertStore::panel(const ExpertPanel& which, std::span<std::byte> /*scratch*/) const {

@@ -55,13 +55,17 @@ class ExpertStore final : public ExpertWeights {
   /// Bytes that the arenas of `homes` homes would take in all.
   static int64_t bytes_needed(const ExpertSource& source, const std::vector<ExpertHome>& homes);
 
-  /// What one node holds of an expert; rows without a share give empty views.
+  /// What one node holds of an expert; without a share the views are empty.
   struct Expert {
     quant::PanelView gate;  // [share.rows, d_model]
     quant::PanelView up;    // [share.rows, d_model]
     quant::PanelView down;  // [d_model, share.rows]
   };
-  [[nodiscard]] Expert expert(int64_t layer, int64_t expert, int64_t node) const;
+  [[nodiscard]] Expert expert(int64_t layer, int64_t expert, int64_t node) const {
+    return expert_at(layer, expert, node, piece_at(layer, expert, node));
+  }
+  /// The same into a copy of its piece(), which may lie in a device's memory.
+  [[nodiscard]] Expert expert_at(int64_t layer, int64_t expert, int64_t node, const std::byte* copy) const;
 
   [[nodiscard]] const ExpertStoreFacts& facts() const { return facts_; }
   /// [nodes]
@@ -76,13 +80,16 @@ class ExpertStore final : public ExpertWeights {
   [[nodiscard]] float scale(int64_t layer, ExpertPart part, int64_t expert) const override;
   [[nodiscard]] const std::byte* panel(const ExpertPanel& which, std::span<std::byte> scratch) const override;
   [[nodiscard]] quant::WeightView rows(const ExpertPanel& which, std::span<std::byte> scratch) const override;
+  [[nodiscard]] std::span<const std::byte> piece(int64_t layer, int64_t expert, int64_t node) const override {
+    return {piece_at(layer, expert, node), static_cast<size_t>(share(layer, node).piece_bytes())};
+  }
+  [[nodiscard]] std::vector<std::span<const std::byte>> memory() const override;
 
  private:
   friend class ExpertLoad;  // expert_load.cpp: fills a store
 
   struct NodeLayer {
     ExpertShare share;
-    int64_t expert_bytes = 0;
     std::byte* data = nullptr;  // of expert 0
   };
   struct Layer {
@@ -95,6 +102,10 @@ class ExpertStore final : public ExpertWeights {
   ExpertStore() = default;
   static std::vector<Layer> lay_out(const ExpertSource& source, const std::vector<ExpertHome>& homes);
   [[nodiscard]] const Layer& at(int64_t layer) const { return layers_[static_cast<size_t>(layer)]; }
+  [[nodiscard]] std::byte* piece_at(int64_t layer, int64_t expert, int64_t node) const {
+    const NodeLayer& held = at(layer).nodes[static_cast<size_t>(node)];
+    return held.data + expert * held.share.piece_bytes();
+  }
   [[nodiscard]] std::byte* panel_at(const ExpertPanel& which) const;
 
   std::vector<Layer> layers_;

@@ -109,7 +109,9 @@ void ExpertTeam::quantize_input(Batch& batch) {
     rows.set_shape(batch.f.rows, d_model_, form);
     workers_.for_ranges(batch.f.rows, kTokenGrain, [&](int64_t begin, int64_t end, int64_t) {
       for (int64_t t = begin; t < end; ++t) {
-        rows.quantize(product_.panel_kernels(), t, 0, d_model_, batch.f.row(t).data());
+        if (batch.takes(t)) {
+          rows.quantize(product_.panel_kernels(), t, 0, d_model_, batch.f.row(t).data());
+        }
       }
     });
   };
@@ -261,7 +263,9 @@ void ExpertTeam::down(const Batch& batch, int64_t node, int64_t first_panel, int
   const int64_t first_row = first_panel * quant::kPanelRows;
   const int64_t rows = std::min(panels * quant::kPanelRows, d_model_ - first_row);
   for (int64_t t = 0; node > 0 && t < sum.rows; ++t) {
-    std::fill_n(sum.row(t).data() + first_row, rows, 0.0F);
+    if (batch.takes(t)) {
+      std::fill_n(sum.row(t).data() + first_row, rows, 0.0F);
+    }
   }
   for (const int32_t expert : groups_.active()) {
     for (int64_t panel = first_panel; panel < first_panel + panels; ++panel) {
@@ -296,7 +300,10 @@ void ExpertTeam::add_partial_sums(const Batch& batch) {
         continue;
       }
       for (int64_t t = begin; t < end; ++t) {
-        product_.kernels().add_scaled(sums(batch, node).row(t).data(), 1.0F, d_model_, batch.y.row(t).data());
+        if (batch.takes(t)) {
+          product_.kernels().add_scaled(sums(batch, node).row(t).data(), 1.0F, d_model_,
+                                        batch.y.row(t).data());
+        }
       }
     }
   });
@@ -304,10 +311,13 @@ void ExpertTeam::add_partial_sums(const Batch& batch) {
 
 void ExpertTeam::add(int64_t layer, MatrixView<const float> f, const Routes& routes, MatrixView<float> y) {
   assert(routes.ids.rows == f.rows && y.rows == f.rows && f.rows <= max_tokens_);
-  Batch batch{.number = batches_++, .layer = layer, .f = f, .y = y};
   groups_.group(weights_.experts(layer), routes);
-  quantize_input(batch);
   const auto active = groups_.active();
+  if (active.empty()) {
+    return;
+  }
+  Batch batch{.number = batches_++, .layer = layer, .f = f, .ids = routes.ids, .y = y};
+  quantize_input(batch);
   for (int64_t node = 0; node < weights_.nodes(); ++node) {
     const ExpertShare& share = weights_.share(layer, node);
     if (product_.wants_int8(share.down.dtype)) {

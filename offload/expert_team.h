@@ -9,6 +9,7 @@
 // end. Results do not depend on the number of workers, nor on how tokens are divided into batches.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -35,7 +36,8 @@ class ExpertTeam {
   /// Keeps references to `weights` and `workers`.
   ExpertTeam(const ExpertWeights& weights, const ExpertTeamOptions& options, Workers& workers);
 
-  /// y[t] += sum_e weight[t][e] * down_e(silu(gate_e f[t]) * up_e f[t]), experts added in ascending id.
+  /// y[t] += sum_e weight[t][e] * down_e(silu(gate_e f[t]) * up_e f[t]), experts added in ascending id, those
+  /// with ids below 0 left out: a token with no others keeps its y, and its f is not read.
   /// f and y [n_tokens <= max_tokens, d_model]; they must not overlap. Allocates nothing.
   void add(int64_t layer, MatrixView<const float> f, const Routes& routes, MatrixView<float> y);
 
@@ -45,9 +47,15 @@ class ExpertTeam {
     int64_t number = 0;
     int64_t layer = 0;
     MatrixView<const float> f;
+    MatrixView<const int32_t> ids;
     MatrixView<float> y;
     bool up_reads_gates_input = false;  // both are int8 in the same form
     bool one_input = false;             // that, or both float32
+
+    /// Whether any of the token's choices is computed here.
+    [[nodiscard]] bool takes(int64_t token) const {
+      return std::ranges::any_of(ids.row(token), [](int32_t id) { return id >= 0; });
+    }
   };
   /// Working memory of one worker.
   struct Scratch {

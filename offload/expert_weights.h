@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "offload/expert_source.h"
 #include "offload/expert_split.h"
@@ -26,6 +27,21 @@ struct ExpertShare {
 
   [[nodiscard]] const quant::PanelLayout& layout(ExpertPart part) const {
     return part == ExpertPart::kGate ? gate : part == ExpertPart::kUp ? up : down;
+  }
+  [[nodiscard]] int64_t panels(ExpertPart part) const {
+    return part == ExpertPart::kDown ? down_panels : gate_panels;
+  }
+  /// Where a part's panels begin in an expert's piece: gate's, then up's, then down's, without gaps.
+  /// Multiples of 64.
+  [[nodiscard]] int64_t offset(ExpertPart part) const {
+    const int64_t up_at = gate_panels * gate.panel_bytes;
+    return part == ExpertPart::kGate ? 0
+           : part == ExpertPart::kUp ? up_at
+                                     : up_at + gate_panels * up.panel_bytes;
+  }
+  /// Of one expert; 0 for a node without a share.
+  [[nodiscard]] int64_t piece_bytes() const {
+    return offset(ExpertPart::kDown) + down_panels * down.panel_bytes;
   }
   /// Bytes of the largest panel.
   [[nodiscard]] int64_t largest_panel() const {
@@ -66,6 +82,16 @@ class ExpertWeights {
   /// The same rows (fewer than sixteen in a last panel) as GGUF blocks, with their scale.
   [[nodiscard]] virtual quant::WeightView rows(const ExpertPanel& which,
                                                std::span<std::byte> scratch) const = 0;
+
+  /// What the node has of an expert, where it lies: share().piece_bytes() bytes, 64-byte aligned, as
+  /// ExpertShare::offset says. The pieces of experts e and e + 1 follow each other without a gap, so that
+  /// several are one copy. Empty where panels are made when they are asked for, and for a node without a
+  /// share.
+  [[nodiscard]] virtual std::span<const std::byte> piece(int64_t layer, int64_t expert,
+                                                         int64_t node) const = 0;
+  /// The memory that all pieces lie in, for page-locking: at most one span per node, from a page's start on.
+  /// It stays where it is while this lives. Empty where panels are made when they are asked for.
+  [[nodiscard]] virtual std::vector<std::span<const std::byte>> memory() const = 0;
 };
 
 }  // namespace sluice::offload

@@ -27,6 +27,11 @@ class MappedExperts final : public ExpertWeights {
   }
   [[nodiscard]] const std::byte* panel(const ExpertPanel& which, std::span<std::byte> scratch) const override;
   [[nodiscard]] quant::WeightView rows(const ExpertPanel& which, std::span<std::byte> scratch) const override;
+  [[nodiscard]] std::span<const std::byte> piece(int64_t /*layer*/, int64_t /*expert*/,
+                                                 int64_t /*node*/) const override {
+    return {};
+  }
+  [[nodiscard]] std::vector<std::span<const std::byte>> memory() const override { return {}; }
 
  private:
   [[nodiscard]] const ExpertLayer& at(int64_t layer) const { return layers_[static_cast<size_t>(layer)]; }

@@ -15,8 +15,10 @@ void RouteGroups::group(int64_t experts, const Routes& routes) {
   std::fill(first_slot_.begin(), first_slot_.end(), 0);
   for (int64_t t = 0; t < routes.ids.rows; ++t) {
     for (const int32_t e : routes.ids.row(t)) {
-      assert(e >= 0 && e < experts);
-      ++first_slot_[static_cast<size_t>(e) + 1];
+      assert(e < experts);
+      if (e >= 0) {
+        ++first_slot_[static_cast<size_t>(e) + 1];
+      }
     }
   }
   active_.clear();
@@ -29,9 +31,11 @@ void RouteGroups::group(int64_t experts, const Routes& routes) {
   // Filling moves each expert's start to its end; shifting back afterwards restores the starts.
   for (int64_t t = 0; t < routes.ids.rows; ++t) {
     for (int64_t i = 0; i < routes.ids.cols; ++i) {
-      const auto e = static_cast<size_t>(routes.ids.row(t)[static_cast<size_t>(i)]);
-      const auto slot = static_cast<size_t>(first_slot_[e]++);
-      slots_[slot] = {static_cast<int32_t>(t), routes.weights.row(t)[static_cast<size_t>(i)]};
+      const int32_t e = routes.ids.row(t)[static_cast<size_t>(i)];
+      if (e >= 0) {
+        const auto slot = static_cast<size_t>(first_slot_[static_cast<size_t>(e)]++);
+        slots_[slot] = {static_cast<int32_t>(t), routes.weights.row(t)[static_cast<size_t>(i)]};
+      }
     }
   }
   for (auto e = static_cast<size_t>(experts); e > 0; --e) {

@@ -20,7 +20,8 @@ class RouteGroups {
   /// For up to `max_slots` routes over ids below `max_experts`.
   RouteGroups(int64_t max_experts, int64_t max_slots);
 
-  /// Groups anew. Ids are in [0, experts <= max_experts). Allocates nothing.
+  /// Groups anew. Ids are in [0, experts <= max_experts), or below 0: such choices are in no group. Allocates
+  /// nothing.
   void group(int64_t experts, const Routes& routes);
 
   /// Experts with at least one token, ascending.

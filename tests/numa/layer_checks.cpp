@@ -54,6 +54,10 @@ class WatchedWeights final : public offload::ExpertWeights {
     note(which, scratch);
     return store_.rows(which, scratch);
   }
+  [[nodiscard]] std::span<const std::byte> piece(int64_t layer, int64_t expert, int64_t node) const override {
+    return store_.piece(layer, expert, node);
+  }
+  [[nodiscard]] std::vector<std::span<const std::byte>> memory() const override { return store_.memory(); }
 
   /// What was fetched since the last time. Not while a layer is computed.
   [[nodiscard]] std::vector<PanelRead> take() { return std::exchange(reads_, {}); }

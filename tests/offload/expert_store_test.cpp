@@ -71,7 +71,7 @@ class ExpertStoreTest : public ::testing::Test {
     const ExpertShare& share = weights.share(layer, node);
     std::vector<std::byte> scratch(static_cast<size_t>(share.largest_panel()));
     std::vector<std::byte> bytes;
-    const int64_t panels = part == ExpertPart::kDown ? share.down_panels : share.gate_panels;
+    const int64_t panels = share.panels(part);
     for (int64_t panel = 0; panel < panels; ++panel) {
       const quant::WeightView rows = weights.rows({layer, part, expert, node, panel}, scratch);
       for (int64_t r = 0; r < rows.rows; ++r) {
@@ -103,6 +103,47 @@ class ExpertStoreTest : public ::testing::Test {
         }
       }
     }
+  }
+
+  struct Piece {
+    int64_t layer = 0;
+    int64_t expert = 0;
+    int64_t node = 0;
+    std::span<const std::byte> bytes;
+  };
+  static std::vector<Piece> pieces(const ExpertStore& store) {
+    std::vector<Piece> all;
+    for (int64_t layer = 0; layer < store.layers(); ++layer) {
+      for (int64_t node = 0; node < store.nodes(); ++node) {
+        for (int64_t expert = 0; expert < store.experts(layer); ++expert) {
+          all.push_back({layer, expert, node, store.piece(layer, expert, node)});
+        }
+      }
+    }
+    return all;
+  }
+
+  // Each is in one arena, none shares a byte with another, and of one expert and the next there is no gap.
+  static void expect_apart(const std::vector<Piece>& pieces, std::vector<std::span<const std::byte>> memory) {
+    std::vector<std::pair<const std::byte*, const std::byte*>> ranges;
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      const auto& bytes = pieces[i].bytes;
+      if (bytes.empty()) continue;
+      ranges.emplace_back(bytes.data(), bytes.data() + bytes.size());
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(bytes.data()) % 64, 0);
+      EXPECT_EQ(std::ranges::count_if(memory,
+                                      [&](std::span<const std::byte> arena) {
+                                        return bytes.data() >= arena.data() &&
+                                               bytes.data() + bytes.size() <= arena.data() + arena.size();
+                                      }),
+                1);
+      if (pieces[i].expert > 0) {
+        EXPECT_EQ(pieces[i - 1].bytes.data() + pieces[i - 1].bytes.size(), bytes.data());
+      }
+    }
+    std::ranges::sort(ranges);
+    for (size_t i = 1; i < ranges.size(); ++i) EXPECT_LE(ranges[i - 1].second, ranges[i].first);
+    for (const auto& arena : memory) EXPECT_EQ(reinterpret_cast<uintptr_t>(arena.data()) % 4096, 0);
   }
 
   testing::Random random_;
@@ -153,6 +194,38 @@ TEST_F(ExpertStoreTest, LayersMayDiffer) {
   expect_holds(*store, source);
   ExpertStore moved = std::move(*store);  // views survive a move
   expect_holds(moved, source);
+}
+
+// A copy of a piece is all that a device needs.
+TEST_F(ExpertStoreTest, CopiesOfPiecesAreTheExperts) {
+  SCOPED_TRACE(random_.describe());
+  for (int trial = 0; trial < 20; ++trial) {
+    RandomExperts source;
+    for (int64_t layers = random_.integer(1, 3); layers > 0; --layers) {
+      const auto types = testing::weight_types();
+      const auto any = [&] {
+        return types[static_cast<size_t>(random_.integer(0, static_cast<int64_t>(types.size()) - 1))];
+      };
+      source.add_layer(testing::random_expert_shape(any(), any(), random_), random_);
+      if (random_.integer(0, 1) != 0) source.add_dense_layer();
+    }
+    Workers workers(2);
+    const auto store = ExpertStore::load(source, options_for(random_rates()), workers);
+    ASSERT_TRUE(store.has_value());
+    const auto all = pieces(*store);
+    expect_apart(all, store->memory());
+    int64_t bytes = 0;
+    for (const Piece& piece : all) {
+      bytes += static_cast<int64_t>(piece.bytes.size());
+      std::vector<std::byte> copy(piece.bytes.begin(), piece.bytes.end());
+      const auto there = store->expert_at(piece.layer, piece.expert, piece.node, copy.data());
+      const RowRange share = store->share(piece.layer, piece.node).rows;
+      EXPECT_EQ(unpacked(there.gate), expected(source, piece.layer, ExpertPart::kGate, piece.expert, share));
+      EXPECT_EQ(unpacked(there.up), expected(source, piece.layer, ExpertPart::kUp, piece.expert, share));
+      EXPECT_EQ(unpacked(there.down), expected(source, piece.layer, ExpertPart::kDown, piece.expert, share));
+    }
+    EXPECT_EQ(bytes, store->facts().bytes);
+  }
 }
 
 // Sixteen rows of 280 kB are more than a piece wants to be, a thousand of 160 bytes less.
@@ -337,8 +410,9 @@ TEST_F(ExpertStoreTest, MappedExpertsGiveTheSamePanels) {
       for (const ExpertPart part : kParts) {
         EXPECT_EQ(mapped.share(0, 0).layout(part), store->share(0, 0).layout(part));
         EXPECT_EQ(mapped.scale(0, part, expert), store->scale(0, part, expert));
+        EXPECT_TRUE(mapped.piece(0, expert, 0).empty());  // there is nothing to copy from
         EXPECT_EQ(by_rows(mapped, 0, part, expert, 0), by_rows(*store, 0, part, expert, 0));
-        const int64_t panels = part == ExpertPart::kDown ? share.down_panels : share.gate_panels;
+        const int64_t panels = share.panels(part);
         for (int64_t p = 0; p < panels; ++p) {
           const ExpertPanel which{0, part, expert, 0, p};
           const auto size = static_cast<size_t>(share.layout(part).panel_bytes);

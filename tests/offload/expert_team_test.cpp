@@ -117,6 +117,7 @@ class ExpertTeamTest : public ::testing::Test {
     for (size_t slot = 0; slot < choice.ids.size(); ++slot) {
       const auto token = static_cast<int64_t>(slot) / choice.used;
       const int32_t expert = choice.ids[slot];
+      if (expert < 0) continue;
       const float* const row = f.data() + token * shape.d_model;
       const Vector plain{.values = {row, row + shape.d_model},
                          .allowed = std::vector<double>(static_cast<size_t>(shape.d_model))};
@@ -202,6 +203,58 @@ class ExpertTeamTest : public ::testing::Test {
                {y.data() + first * width, n, width});
     }
     return y;
+  }
+
+  // Of a random part of the choices what is left here, and what another computes: every choice is in one.
+  std::pair<Choice, Choice> divided(const Choice& choice) {
+    std::pair<Choice, Choice> parts{choice, choice};
+    const float here = random_.uniform(0, 1);
+    for (size_t i = 0; i < choice.ids.size(); ++i) {
+      Choice& other = random_.uniform(0, 1) < here ? parts.second : parts.first;
+      other.ids[i] = static_cast<int32_t>(random_.integer(-300, -1));
+      other.weights[i] = std::nanf("");  // is not read
+    }
+    return parts;
+  }
+
+  // Token by token, of each only the choices that are computed here.
+  std::vector<float> run_without_gaps(const ExpertWeights& weights, const Input& in) const {
+    const int64_t width = in.shape.d_model;
+    std::vector<float> y;
+    for (int64_t t = 0; t < in.tokens; ++t) {
+      Input one{.shape = in.shape, .tokens = 1, .choice = {}, .f = {}, .before = {}};
+      for (auto i = static_cast<size_t>(t * in.choice.used);
+           i < static_cast<size_t>((t + 1) * in.choice.used); ++i) {
+        if (in.choice.ids[i] >= 0) {
+          one.choice.ids.push_back(in.choice.ids[i]);
+          one.choice.weights.push_back(in.choice.weights[i]);
+        }
+      }
+      one.choice.used = static_cast<int64_t>(one.choice.ids.size());
+      one.f.assign(in.f.begin() + t * width, in.f.begin() + (t + 1) * width);
+      one.before.assign(in.before.begin() + t * width, in.before.begin() + (t + 1) * width);
+      const auto row = one.choice.used == 0
+                           ? one.before
+                           : run(weights, one, ExpertArithmetic::kInt8, {{.cpu = -1, .node = 0}}, 1);
+      y.insert(y.end(), row.begin(), row.end());
+    }
+    return y;
+  }
+
+  // What each choice alone adds, by magnitude, and what was there before: rounding of sums is in proportion.
+  std::vector<double> magnitudes(const ExpertWeights& weights, const Input& in) {
+    std::vector<double> sums;
+    for (const float value : in.before) sums.push_back(std::abs(double{value}));
+    for (size_t i = 0; i < static_cast<size_t>(in.choice.used); ++i) {
+      Input one = in;
+      std::ranges::fill(one.before, 0.0F);
+      for (size_t k = 0; k < one.choice.ids.size(); ++k) {
+        if (k % static_cast<size_t>(in.choice.used) != i) one.choice.ids[k] = -1;
+      }
+      const auto y = run(weights, one, ExpertArithmetic::kInt8, places(2, 1), in.tokens);
+      for (size_t k = 0; k < y.size(); ++k) sums[k] += std::abs(double{y[k]});
+    }
+    return sums;
   }
 
   void check(const RandomExpertShape& shape, int64_t used, int64_t tokens) {
@@ -328,6 +381,55 @@ TEST_F(ExpertTeamTest, ManyTokensForOneExpertAndManyExperts) {
         8, 40);
 }
 
+// Choices with ids below 0 might as well not be there: the same bits as without them, on any number of nodes.
+TEST_F(ExpertTeamTest, ChoicesOfOthersAreLeftOut) {
+  SCOPED_TRACE(random_.describe());
+  for (const DType dtype : {DType::kQ8_0, DType::kNVFP4, DType::kQ4_K, DType::kBF16}) {
+    SCOPED_TRACE(quant::dtype_info(dtype).name);
+    const auto shape = testing::random_expert_shape(dtype, dtype, random_);
+    RandomExperts source;
+    source.add_dense_layer();
+    source.add_layer(shape, random_);
+    Workers loaders(2);
+    for (const int64_t nodes : {int64_t{1}, random_.integer(2, 4)}) {
+      const auto store = ExpertStore::load(source, homes(nodes), loaders);
+      Input in = input(shape, random_.integer(1, shape.experts), random_.integer(1, 20));
+      in.choice = divided(in.choice).first;
+      const auto y = run(*store, in, ExpertArithmetic::kInt8, places(random_.integer(1, 4), nodes),
+                         random_.integer(1, in.tokens));
+      EXPECT_TRUE(testing::identical(y, run_without_gaps(*store, in))) << nodes << " nodes";
+    }
+  }
+}
+
+TEST_F(ExpertTeamTest, DividedChoicesAddUpToAll) {
+  SCOPED_TRACE(random_.describe());
+  for (const DType dtype : {DType::kQ8_0, DType::kNVFP4, DType::kQ4_K, DType::kBF16}) {
+    SCOPED_TRACE(quant::dtype_info(dtype).name);
+    const auto shape = testing::random_expert_shape(dtype, dtype, random_);
+    RandomExperts source;
+    source.add_dense_layer();
+    source.add_layer(shape, random_);
+    const auto layers = source.mapped();
+    const MappedExperts weights(layers);
+    const Input all = input(shape, random_.integer(1, shape.experts), random_.integer(1, 20));
+    const auto compute = [&](const Input& in) {
+      return run(weights, in, ExpertArithmetic::kInt8, places(2, 1), in.tokens);
+    };
+    const auto whole = compute(all);
+    const auto [here, there] = divided(all.choice);
+    Input part = all;
+    part.choice = here;
+    part.before = compute(part);
+    part.choice = there;
+    const auto sum = compute(part);
+    std::vector<double> allowed = magnitudes(weights, all);
+    // Two sums of `used` terms and what was there before, each in an order of its own.
+    for (double& a : allowed) a *= 2 * static_cast<double>(all.choice.used + 1) * kRounding;
+    EXPECT_TRUE(testing::within(sum, testing::to_double(whole), allowed));
+  }
+}
+
 TEST_F(ExpertTeamTest, NothingToDo) {
   RandomExperts source;
   source.add_layer({.experts = 2, .d_model = 32, .d_expert = 32}, random_);
@@ -336,6 +438,12 @@ TEST_F(ExpertTeamTest, NothingToDo) {
   Workers workers(2);
   ExpertTeam team(mapped, {.d_model = 32, .d_expert = 32, .used = 1, .max_tokens = 4, .isa = isa_}, workers);
   team.add(0, {nullptr, 0, 32}, {{nullptr, 0, 1}, {nullptr, 0, 1}}, {nullptr, 0, 32});
+  const std::vector<int32_t> others = {-1, -7};
+  const std::vector<float> weights(2);
+  std::vector<float> y = random_.normal(2 * 32);
+  const std::vector<float> before = y;
+  team.add(0, {nullptr, 2, 32}, {{others.data(), 2, 1}, {weights.data(), 2, 1}}, {y.data(), 2, 32});
+  EXPECT_TRUE(testing::identical(y, before));
 }
 
 // A NaN in one token's input reaches that token and no other.

@@ -1,7 +1,9 @@
-// Every route in its expert's group, tokens in order.
+// Every route in its expert's group, tokens in order; choices that are computed elsewhere in none.
 #include "offload/route_groups.h"
 
 #include <gtest/gtest.h>
+
+#include <array>
 
 #include "support/random_tensors.h"
 
@@ -17,11 +19,15 @@ TEST(RouteGroups, HoldEveryRouteOnceInOrder) {
     const int64_t experts = random.integer(used, 300);
     const int64_t tokens = random.integer(0, 20);
     std::vector<int32_t> ids;
+    int64_t here = 0;
+    const float elsewhere = std::array{0.0F, 0.3F, 1.0F}[static_cast<size_t>(random.integer(0, 2))];
     for (int64_t t = 0; t < tokens; ++t) {
       int64_t id = -1;
       for (int64_t i = 0; i < used; ++i) {  // ascending and distinct
         id = random.integer(id + 1, experts - used + i);
-        ids.push_back(static_cast<int32_t>(id));
+        const bool left_out = random.uniform(0, 1) < elsewhere;
+        ids.push_back(left_out ? static_cast<int32_t>(random.integer(-1000, -1)) : static_cast<int32_t>(id));
+        here += left_out ? 0 : 1;
       }
     }
     const std::vector<float> weights = random.normal(tokens * used);
@@ -46,7 +52,8 @@ TEST(RouteGroups, HoldEveryRouteOnceInOrder) {
         EXPECT_TRUE(found);
       }
     }
-    EXPECT_EQ(slots, tokens * used);
+    EXPECT_EQ(slots, here);
+    EXPECT_EQ(groups.first_slot(experts), here);
   }
 }
 
