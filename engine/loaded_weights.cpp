@@ -36,6 +36,9 @@ LoadedWeights::LoadedWeights(const Model& model, const RuntimeOptions& options,
                   options.load_stop);
   }
   throw_if_stopped(options.load_stop);
+  if (gpu_ != nullptr) {
+    gpu_host_memory_ = prepare_host_memory(experts_.weights(), options);
+  }
 }
 
 bool LoadedWeights::suit(const RuntimeOptions& options) const {

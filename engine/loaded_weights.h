@@ -35,6 +35,8 @@ class LoadedWeights {
   /// What a GPU has: all of its layers but the routed experts, and those of some. Null when everything runs
   /// on the CPU.
   [[nodiscard]] const GpuWeights* gpu() const { return gpu_.get(); }
+  /// The experts' memory as a GPU copies from it. Null when everything runs on the CPU.
+  [[nodiscard]] const GpuHostMemory* gpu_host_memory() const { return gpu_host_memory_.get(); }
   /// Whether a runtime of these options may compute with them.
   [[nodiscard]] bool suit(const RuntimeOptions& options) const;
 
@@ -47,6 +49,7 @@ class LoadedWeights {
   std::vector<int64_t> gpu_expert_layers_;
   std::unique_ptr<const GpuWeights> gpu_;  // first: a GPU that is too small is known before the long load
   RoutedExperts experts_;
+  std::unique_ptr<const GpuHostMemory> gpu_host_memory_;  // of experts_
   std::optional<PanelWeights> panels_;
 };
 

@@ -6,6 +6,7 @@
 #include <cassert>
 #include <chrono>
 #include <optional>
+#include <string>
 
 #include "engine/backends/chosen_backend.h"
 #include "engine/backends/gpu.h"
@@ -22,13 +23,19 @@ std::string_view attention_mode_name(AttentionMode mode) {
   return mode == AttentionMode::kSparse ? "sparse" : "dense";
 }
 
+std::string_view prefill_name(Prefill prefill) {
+  return prefill == Prefill::kAuto ? "auto" : prefill == Prefill::kCpu ? "cpu" : "stream";
+}
+
 BlockTimes BlockTimes::operator+(const BlockTimes& other) const {
   return {.layers = layers + other.layers,
           .attention_ns = attention_ns + other.attention_ns,
           .route_ns = route_ns + other.route_ns,
           .shared_ns = shared_ns + other.shared_ns,
           .experts_ns = experts_ns + other.experts_ns,
-          .waiting_ns = waiting_ns + other.waiting_ns};
+          .waiting_ns = waiting_ns + other.waiting_ns,
+          .copied_bytes = copied_bytes + other.copied_bytes,
+          .copying_ns = copying_ns + other.copying_ns};
 }
 
 BlockTimes BlockTimes::operator-(const BlockTimes& other) const {
@@ -37,7 +44,9 @@ BlockTimes BlockTimes::operator-(const BlockTimes& other) const {
           .route_ns = route_ns - other.route_ns,
           .shared_ns = shared_ns - other.shared_ns,
           .experts_ns = experts_ns - other.experts_ns,
-          .waiting_ns = waiting_ns - other.waiting_ns};
+          .waiting_ns = waiting_ns - other.waiting_ns,
+          .copied_bytes = copied_bytes - other.copied_bytes,
+          .copying_ns = copying_ns - other.copying_ns};
 }
 
 namespace {
@@ -47,7 +56,7 @@ offload::ExpertTeamOptions team_options(const ModelConfig& config, const Runtime
   return {.d_model = config.d_model,
           .d_expert = config.d_expert,
           .used = config.router.experts_used,
-          .max_tokens = options.max_batch,
+          .max_tokens = most_cpu_tokens(options),
           .arithmetic = options.activations == Activations::kInt8 ? offload::ExpertArithmetic::kInt8
                                                                   : offload::ExpertArithmetic::kFloat32,
           .isa = isa};
@@ -79,6 +88,22 @@ class Pass {
   bool completed_ = false;
 };
 
+/// `options` with what depends on the memory that a GPU has left.
+RuntimeOptions sized(const LoadedWeights& weights, const RuntimeOptions& options) {
+  return weights.gpu() == nullptr ? options
+                                  : sized_for_gpu(weights.model(), weights.experts().weights(), options);
+}
+
+/// "passes of 32768 tokens, their experts streamed (6.5 GB under way) or computed by the CPU".
+std::string prefill_text(const RuntimeOptions& options) {
+  if (options.prefill == Prefill::kCpu) {
+    return fmt::format("passes of {} tokens", options.max_batch);
+  }
+  return fmt::format("passes of {} tokens, their experts streamed ({:.2f} GB under way){}", options.max_batch,
+                     static_cast<double>(options.staging_bytes) / 1e9,
+                     options.prefill == Prefill::kAuto ? " or computed by the CPU" : "");
+}
+
 /// Why a GPU that is there is left alone although nobody said so.
 std::string unused_gpu(Device wish) {
   return wish == Device::kAuto ? find_gpu().notice : std::string();
@@ -88,11 +113,12 @@ std::string unused_gpu(Device wish) {
 
 struct Runtime::Parts {
   /// `loaded` may be null: then they are loaded here.
-  Parts(const Model& model, const RuntimeOptions& options, const offload::Machine& machine,
+  Parts(const Model& model, const RuntimeOptions& wish, const offload::Machine& machine,
         const LoadedWeights* loaded, const MakeBackend& make)
       : isa(cpu::chosen_isa()),
-        workers(runtime_places(machine, options.threads)),
-        weights(loaded != nullptr ? *loaded : own_weights.emplace(model, options, machine, workers)),
+        workers(runtime_places(machine, wish.threads)),
+        weights(loaded != nullptr ? *loaded : own_weights.emplace(model, wish, machine, workers)),
+        options(sized(weights, wish)),
         experts(weights.experts().weights(), team_options(model.config(), options, isa), workers),
         backend(make({model, options, weights, isa, workers})) {}
 
@@ -100,10 +126,34 @@ struct Runtime::Parts {
   offload::Workers workers;
   std::optional<LoadedWeights> own_weights;
   const LoadedWeights& weights;
+  RuntimeOptions options;  // resolved
   offload::ExpertTeam experts;
   std::unique_ptr<Backend> backend;
   std::vector<float> logits;  // [1 or n_tokens, vocab]; grows when all positions are asked for
 };
+
+namespace {
+
+/// Streaming on request is done or refused.
+void check_prefill(const Model& model, const RuntimeOptions& options) {
+  if (options.prefill != Prefill::kStream) {
+    return;
+  }
+  const auto refuse = [](const char* expected, const std::string& found) {
+    throw Error("--prefill stream", expected, found);
+  };
+  if (options.device == Device::kCpu) {
+    refuse("a GPU to copy experts to (--prefill cpu computes them where they lie)", "the CPU alone");
+  }
+  if (options.activations == Activations::kFloat32) {
+    refuse("activations that may be rounded to bf16", "--exact");
+  }
+  if (options.expert_memory == ExpertMemory::kMapped) {
+    refuse("experts in memory", fmt::format("--mmap, which leaves them in {}", model.path().string()));
+  }
+}
+
+}  // namespace
 
 RuntimeOptions checked_options(const Model& model, RuntimeOptions options) {
   if (options.threads == 0) {
@@ -112,8 +162,11 @@ RuntimeOptions checked_options(const Model& model, RuntimeOptions options) {
   if (options.threads < 1 || options.threads > 1024) {
     throw Error("-t/--threads", "1 to 1024", std::to_string(options.threads));
   }
-  if (options.max_batch < 1 || options.max_batch > 65536) {
-    throw Error("-ub/--ubatch-size", "1 to 65536", std::to_string(options.max_batch));
+  if (options.tile < 1 || options.tile > 65536) {
+    throw Error("-ub/--ubatch-size", "1 to 65536", std::to_string(options.tile));
+  }
+  if (options.max_batch < 0 || options.max_batch > 65536) {
+    throw Error("-b/--batch-size", "1 to 65536 (0 = chosen)", std::to_string(options.max_batch));
   }
   if (options.attention == AttentionMode::kSparse && !model.config().has_indexer) {
     throw Error(model.path().string(), "indexer tensors, which --attention sparse needs",
@@ -123,12 +176,19 @@ RuntimeOptions checked_options(const Model& model, RuntimeOptions options) {
   assert(options.first_gpu_layer >= 0 && options.first_gpu_layer <= model.config().layers);
   assert(options.gpu_expert_layers.empty() ||
          (options.device == Device::kGpu && options.gpu_expert_layers.front() >= options.first_gpu_layer));
+  check_prefill(model, options);
+  if (options.device == Device::kCpu) {
+    options.max_batch = options.max_batch == 0 ? options.tile : options.max_batch;
+    options.tile = options.max_batch;
+    options.prefill = Prefill::kCpu;
+  }
   return options;
 }
 
 Runtime::Runtime(const Model& model, const RuntimeOptions& options)
     : model_(model), options_(checked_options(model, options)), notice_(unused_gpu(options.device)) {
   parts_ = std::make_unique<Parts>(model_, options_, offload::probe_machine(), nullptr, chosen_backend);
+  options_ = parts_->options;
   options_.load_progress = nullptr;
   options_.load_stop = {};
 }
@@ -142,6 +202,7 @@ Runtime::Runtime(const LoadedWeights& weights, const RuntimeOptions& options, co
       notice_(unused_gpu(options.device)) {
   assert(weights.suit(options));  // what they were loaded for is the caller's choice
   parts_ = std::make_unique<Parts>(model_, options_, offload::probe_machine(), &weights, make);
+  options_ = parts_->options;
   options_.load_progress = nullptr;
   options_.load_stop = {};
 }
@@ -158,11 +219,12 @@ std::string Runtime::description() const {
   const std::string others = parts.divided() ? fmt::format(", {}", division_text(parts)) : std::string(";");
   const std::string before =
       gpu != nullptr ? fmt::format("{}{} experts on the ", gpu->description(), others) : std::string();
+  const std::string passes = gpu != nullptr ? fmt::format("; {}", prefill_text(options_)) : std::string();
   const std::string after = notice_.empty() ? std::string() : fmt::format(" ({})", notice_);
-  return fmt::format("{}CPU{}, {} thread{}, {} kernels with {} activations, {}, {}", before, after,
+  return fmt::format("{}CPU{}, {} thread{}, {} kernels with {} activations, {}, {}{}", before, after,
                      options_.threads, options_.threads == 1 ? "" : "s", cpu::isa_name(parts_->isa),
                      options_.activations == Activations::kInt8 ? "int8" : "float32",
-                     parts_->weights.experts().description(), attention);
+                     parts_->weights.experts().description(), attention, passes);
 }
 
 std::unique_ptr<KvCache> Runtime::make_cache(int64_t capacity, CacheType type) {
@@ -194,7 +256,7 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
   Backend& backend = *parts_->backend;
   ForwardObserver* const observer = request.observer;
   const int64_t first = request.first_position;
-  const Batch batch{request.ids, first, options_.attention, &cache, observer};
+  const Batch batch{request.ids, first, options_.attention, &cache, observer, request.stop};
 
   LayerTimes cpu_times;  // of layers before a GPU's
   LayerTimes backend_times;
@@ -215,10 +277,16 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
     } else {
       times.blocks.attention_ns += ns_since(begin);
       run_moe_layer(layer, request, batch, times.blocks);
+      if (request.stop.stop_requested()) {  // perhaps in the middle of its experts
+        return {.completed = false, .logits = {}};
+      }
     }
     (config.is_dense_layer(layer) ? times.dense_ns : times.moe_ns) += ns_since(begin);
     if (observer != nullptr) {
       observer->layer_output(layer, first, backend.residual(batch.n_tokens()));
+    }
+    if (request.progress) {
+      request.progress(layer + 1);
     }
   }
   pass.complete();
@@ -242,9 +310,14 @@ void Runtime::run_moe_layer(int64_t layer, const ForwardRequest& request, const 
     begin = Clock::now();
   };
   ++times.layers;
-  if (backend.has_experts(layer)) {
-    backend.routed_ffn(layer, batch);
+  if (backend.computes_experts(layer)) {
+    const std::optional<Backend::Routed> left = backend.routed_ffn(layer, batch);
     lap(times.shared_ns);
+    if (left.has_value()) {
+      parts_->experts.add(layer, left->f, left->routes, left->sum);
+      lap(times.experts_ns);
+      backend.finish_experts(layer, batch.n_tokens());
+    }
     return;
   }
   const Backend::Routed routed = backend.route(layer, batch.n_tokens());

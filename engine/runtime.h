@@ -32,6 +32,13 @@ enum class Activations { kInt8, kFloat32 };
 /// is one that can.
 enum class Device { kAuto, kCpu, kGpu };
 
+/// With a GPU: who computes the routed experts that are in memory, for passes of more than one token. kCpu:
+/// the CPU, where they lie. kStream: the GPU, to which those that tokens chose are copied. kAuto: both, as is
+/// predicted and then measured to be fastest; the CPU where nothing can be streamed.
+enum class Prefill { kAuto, kCpu, kStream };
+/// "auto", "cpu", "stream".
+std::string_view prefill_name(Prefill prefill);
+
 /// Where the routed experts' weights are: in memory of their own, as panels, or in the mapped file, from
 /// which panels are made each time. Results are the same.
 enum class ExpertMemory { kLoaded, kMapped };
@@ -41,8 +48,11 @@ enum class ExpertMemory { kLoaded, kMapped };
 enum class NumaMode { kAuto, kOff, kInterleave };
 
 struct RuntimeOptions {
-  int64_t threads = 0;      // 0 = all physical cores
-  int64_t max_batch = 512;  // tokens per forward pass (-ub)
+  int64_t threads = 0;  // 0 = all physical cores
+  /// Tokens per forward pass (-b): routed experts that are streamed cross once for all of them. 0: as many as
+  /// a GPU has room for, up to kMostBatch; without streaming as many as `tile`.
+  int64_t max_batch = 0;
+  int64_t tile = 512;  // tokens that a GPU computes at a time but for streamed experts (-ub)
   AttentionMode attention = AttentionMode::kSparse;
   Activations activations = Activations::kInt8;        // --exact: kFloat32
   ExpertMemory expert_memory = ExpertMemory::kLoaded;  // --mmap: kMapped
@@ -54,6 +64,9 @@ struct RuntimeOptions {
   /// MoE layers, ascending, whose routed experts are in GPU memory and computed there (-ncmoe, -ot). Only
   /// with kGpu, and of its layers.
   std::vector<int64_t> gpu_expert_layers = {};
+  Prefill prefill = Prefill::kAuto;  // --prefill
+  /// GPU memory that streamed experts pass through; 0: what is free.
+  int64_t staging_bytes = 0;
   /// Tokens of a cache that will be made, and its type: a GPU without room for it is refused before anything
   /// is loaded.
   int64_t planned_context = 0;
@@ -73,8 +86,12 @@ struct ForwardRequest {
   int64_t first_position = 0;    // of ids[0]; the cache holds all earlier ones
   Logits logits = Logits::kLast;
   ForwardObserver* observer = nullptr;
-  std::stop_token stop = {};  // asked once per layer
+  std::stop_token stop = {};  // asked once per layer, and between experts that are streamed
+  std::function<void(int64_t layers_done)> progress = {};
 };
+
+/// Tokens of the largest pass that is chosen without -b.
+inline constexpr int64_t kMostBatch = 32768;
 
 /// What a layer that hands its tokens to the experts on the CPU may take beyond the sum of its parts.
 inline constexpr double kHandoverUs = 12;
@@ -88,6 +105,8 @@ struct BlockTimes {
   int64_t shared_ns = 0;     // the shared expert, and routed ones that a GPU has
   int64_t experts_ns = 0;    // routed experts on the CPU
   int64_t waiting_ns = 0;    // of a GPU: for the experts' sum after the shared expert, and adding it
+  int64_t copied_bytes = 0;  // of experts, streamed to the GPU
+  int64_t copying_ns = 0;    // that copies took
 
   BlockTimes operator-(const BlockTimes& other) const;
   BlockTimes operator+(const BlockTimes& other) const;
@@ -112,7 +131,8 @@ struct LayerTimes {
   }
 };
 
-/// With `threads` and `device` resolved. Throws Error for options that a runtime of the model cannot satisfy.
+/// With `threads`, `device` and, without a GPU, `max_batch`, `tile` and `prefill` resolved. Throws Error for
+/// options that a runtime of the model cannot satisfy.
 RuntimeOptions checked_options(const Model& model, RuntimeOptions options);
 
 class LoadedWeights;
@@ -138,7 +158,9 @@ class Runtime {
   Runtime& operator=(const Runtime&) = delete;
 
   [[nodiscard]] const Model& model() const { return model_; }
-  [[nodiscard]] const RuntimeOptions& options() const { return options_; }  // threads resolved
+  /// With `threads`, `device`, `max_batch`, `tile`, `prefill` (kCpu where nothing can be streamed) and
+  /// `staging_bytes` resolved.
+  [[nodiscard]] const RuntimeOptions& options() const { return options_; }
   /// One line on what runs: "CPU, 16 threads, avx512vnni kernels with int8
   /// activations, 371.2 GB of experts on 2 NUMA nodes in huge pages, sparse attention (top 2048 ...)"; with a
   /// GPU, that and what it holds come first.

@@ -28,6 +28,12 @@ int64_t checked_context(const Model& model, int64_t context) {
   return context;
 }
 
+/// Tokens of the next pass of `rest`: as many passes as there must be, all alike.
+int64_t pass_of(int64_t rest, int64_t most) {
+  const int64_t passes = (rest + most - 1) / most;
+  return (rest + passes - 1) / passes;
+}
+
 }  // namespace
 
 Session::Session(Runtime& runtime, int64_t context, CacheType cache_type)
@@ -57,13 +63,16 @@ PrefillReport Session::prefill(std::span<const int32_t> ids, const PrefillProgre
   truncate(cached);
   PrefillReport report{.tokens = total, .cached = cached, .seconds = 0, .completed = true};
   for (int64_t done = cached; done < total && report.completed;) {
-    const int64_t n = std::min(runtime_.options().max_batch, total - done);
-    report.completed =
-        compute(ids.subspan(static_cast<size_t>(done), static_cast<size_t>(n)), done + n == total, stop);
+    const int64_t n = pass_of(total - done, runtime_.options().max_batch);
+    const auto layer_done = [&](int64_t layers) {
+      progress(done + n * layers / runtime_.model().config().layers, total);
+    };
+    report.completed = compute({.ids = ids.subspan(static_cast<size_t>(done), static_cast<size_t>(n)),
+                                .first_position = done,
+                                .logits = done + n == total ? Logits::kLast : Logits::kNone,
+                                .stop = stop,
+                                .progress = progress ? layer_done : std::function<void(int64_t)>()});
     done += n;
-    if (progress && report.completed) {
-      progress(done, total);
-    }
   }
   report.seconds = seconds_since(start);
   return report;
@@ -78,19 +87,21 @@ void Session::check_ids(std::span<const int32_t> ids) const {
   }
 }
 
-bool Session::compute(std::span<const int32_t> ids, bool want_logits, const std::stop_token& stop) {
-  const Runtime::Result result = runtime_.forward({.ids = ids,
-                                                   .first_position = static_cast<int64_t>(tokens_.size()),
-                                                   .logits = want_logits ? Logits::kLast : Logits::kNone,
-                                                   .observer = nullptr,
-                                                   .stop = stop},
-                                                  *cache_);
+bool Session::compute_next(int32_t id, const std::stop_token& stop) {
+  return compute({.ids = {&id, 1},
+                  .first_position = static_cast<int64_t>(tokens_.size()),
+                  .logits = Logits::kLast,
+                  .stop = stop});
+}
+
+bool Session::compute(const ForwardRequest& request) {
+  const Runtime::Result result = runtime_.forward(request, *cache_);
   if (!result.completed) {
     return false;
   }
-  tokens_.insert(tokens_.end(), ids.begin(), ids.end());
+  tokens_.insert(tokens_.end(), request.ids.begin(), request.ids.end());
   logits_.clear();
-  if (want_logits) {
+  if (request.logits == Logits::kLast) {
     const std::span<const float> row = result.logits.row(0);
     logits_.assign(row.begin(), row.end());
   }
@@ -102,7 +113,7 @@ void Session::append(int32_t id) {
     throw Error("-c/--ctx-size", fmt::format("room for token {}", tokens_.size() + 1),
                 fmt::format("a context of {}", context()));
   }
-  compute({&id, 1}, true, {});
+  compute_next(id, {});
 }
 
 GenerateReport Session::generate(Sampler& sampler, const GenerateOptions& options) {
@@ -137,7 +148,7 @@ GenerateReport Session::generate(Sampler& sampler, const GenerateOptions& option
     }
     const bool last =
         options.max_tokens >= 0 && static_cast<int64_t>(report.ids.size()) >= options.max_tokens;
-    if (!last && !compute({&id, 1}, true, options.stop)) {
+    if (!last && !compute_next(id, options.stop)) {
       report.reason = StopReason::kStopped;
       break;
     }

@@ -81,7 +81,8 @@ class Session {
  private:
   void check_ids(std::span<const int32_t> ids) const;
   // Computes ids at the end of tokens_ and appends them; false when stopped (then nothing changes).
-  bool compute(std::span<const int32_t> ids, bool want_logits, const std::stop_token& stop);
+  bool compute(const ForwardRequest& request);
+  bool compute_next(int32_t id, const std::stop_token& stop);
 
   Runtime& runtime_;
   std::unique_ptr<KvCache> cache_;

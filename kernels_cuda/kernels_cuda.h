@@ -4,6 +4,7 @@
 #include "kernels_cuda/base/buffer.h"
 #include "kernels_cuda/base/check.h"
 #include "kernels_cuda/base/device.h"
+#include "kernels_cuda/base/host_registration.h"
 #include "kernels_cuda/base/stream.h"
 #include "kernels_cuda/blas.h"
 #include "kernels_cuda/cache_write.h"
@@ -21,4 +22,5 @@
 #include "kernels_cuda/panel_gemm.h"
 #include "kernels_cuda/rope.h"
 #include "kernels_cuda/router.h"
+#include "kernels_cuda/row_lists.h"
 #include "kernels_cuda/topk.h"

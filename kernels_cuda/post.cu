@@ -62,6 +62,17 @@ __global__ void __launch_bounds__(kThreads)
   if (first == 0) *static_cast<volatile uint32_t*>(flag) = 0;
 }
 
+__global__ void __launch_bounds__(kThreads) fetch_kernel(PostedPart part) {
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
+  const auto* from = static_cast<const uint4*>(part.from);
+  for (int64_t i = first; i < part.words / kWide; i += step)
+    static_cast<uint4*>(part.to)[i] = __ldcv(from + i);
+  const int64_t i = part.words / kWide * kWide + first;
+  if (i < part.words)
+    static_cast<uint32_t*>(part.to)[i] = __ldcv(static_cast<const uint32_t*>(part.from) + i);
+}
+
 unsigned blocks_for(int64_t words) {
   return static_cast<unsigned>(std::clamp<int64_t>(ceil_div(words, kWide * kThreads), 1, kMostBlocks));
 }
@@ -107,6 +118,15 @@ void add_from_host(const float* x, int64_t n, float* y, const HostFlag& flag, cu
   }
   add_from_host_kernel<<<blocks_for(n), kThreads, 0, stream>>>(x, n, y, flag.word());
   check_launch("add_from_host");
+}
+
+void fetch(const PostedPart& part, cudaStream_t stream) {
+  if (!is_aligned(part.from) || !is_aligned(part.to)) {
+    throw Error("fetch", "words aligned to 16 bytes", "others");
+  }
+  if (part.words == 0) return;
+  fetch_kernel<<<blocks_for(part.words), kThreads, 0, stream>>>(part);
+  check_launch("fetch");
 }
 
 }  // namespace sluice::cuda

@@ -13,7 +13,7 @@ namespace sluice::cuda {
 
 inline constexpr int64_t kMostPostedParts = 3;
 
-/// `words` of 4 bytes; both sides aligned to 16 bytes, `to` in page-locked memory.
+/// `words` of 4 bytes; both sides aligned to 16 bytes, one of them in page-locked memory.
 struct PostedPart {
   const void* from = nullptr;
   void* to = nullptr;
@@ -39,5 +39,9 @@ void post(std::span<const PostedPart> parts, const HostFlag& flag, const PostScr
 /// y[i] += x[i], i < n, x in page-locked memory; both aligned to 16 bytes. Takes down the flag that was
 /// waited for. As above.
 void add_from_host(const float* x, int64_t n, float* y, const HostFlag& flag, cudaStream_t stream);
+
+/// Copies part.words words from page-locked memory to the GPU, both aligned to 16 bytes, by a kernel: a copy
+/// would wait behind those that the copy engine has to do. As above.
+void fetch(const PostedPart& part, cudaStream_t stream);
 
 }  // namespace sluice::cuda

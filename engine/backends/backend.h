@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
+#include <stop_token>
 
 #include "engine/caches.h"
 #include "engine/forward_observer.h"
@@ -21,7 +23,17 @@ struct Batch {
   AttentionMode attention = AttentionMode::kSparse;
   KvCache* cache = nullptr;             // one that the backend made
   ForwardObserver* observer = nullptr;  // may be null
+  std::stop_token stop = {};            // work that takes long may be left half done when it is requested
+  int64_t first_row = 0;                // of the residual stream: a part of the pass
 
+  /// Tokens [begin, begin + count).
+  [[nodiscard]] Batch part(int64_t begin, int64_t count) const {
+    Batch tokens = *this;
+    tokens.ids = ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(count));
+    tokens.first_position += begin;
+    tokens.first_row += begin;
+    return tokens;
+  }
   [[nodiscard]] int64_t n_tokens() const { return static_cast<int64_t>(ids.size()); }
 };
 
@@ -60,14 +72,17 @@ class Backend {
     offload::Routes routes;
     MatrixView<float> sum;  // [n_tokens, d_model]: what the routed experts' outputs are added to
   };
-  /// MoE layers: whether the backend has the routed experts and computes them, in routed_ffn(). Else the
+  /// MoE layers: whether the backend computes the routed experts of this pass, in routed_ffn(). Else the
   /// caller does, between route() and finish_experts().
-  [[nodiscard]] virtual bool has_experts(int64_t /*layer*/) const { return false; }
-  /// x += SwiGLU_shared(f) + the routed experts' sum, f = RMSNorm(x); layers of has_experts().
-  virtual void routed_ffn(int64_t /*layer*/, const Batch& /*batch*/) {}
+  [[nodiscard]] virtual bool computes_experts(int64_t /*layer*/) const { return false; }
+  /// x += SwiGLU_shared(f) + the routed experts' sum, f = RMSNorm(x); where computes_experts() says so. What
+  /// it returns it leaves to the caller, who adds to `sum` and then calls finish_experts(); rows are of some
+  /// tokens only, and ids below 0 are none of the caller's.
+  virtual std::optional<Routed> routed_ffn(int64_t /*layer*/, const Batch& /*batch*/) { return {}; }
   /// MoE layers: norm and choice of experts.
   virtual Routed route(int64_t layer, int64_t n_tokens) = 0;
-  /// After route() and the additions to its `sum`: x += SwiGLU_shared(f) + those.
+  /// After route() and the additions to its `sum`: x += SwiGLU_shared(f) + those. After routed_ffn():
+  /// x += those.
   virtual void finish_experts(int64_t layer, int64_t n_tokens) = 0;
 
   /// x as it is now, in host memory: for observers. Valid until the next call.

@@ -22,7 +22,10 @@ std::unique_ptr<Backend> chosen_backend(const BackendSources& from) {
   if (parts.gpu.empty()) {
     return cpu_backend(from, parts.cpu.layers);
   }
-  auto gpu = make_gpu_backend(from.model, *from.weights.gpu(), from.options, from.workers);
+  const LoadedWeights& weights = from.weights;
+  auto gpu =
+      make_gpu_backend(from.model, {*weights.gpu(), weights.experts().weights(), *weights.gpu_host_memory()},
+                       from.options, from.workers);
   if (!parts.divided()) {
     return gpu;
   }

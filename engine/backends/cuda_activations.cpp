@@ -8,21 +8,21 @@
 namespace sluice {
 namespace {
 
-/// The largest scratch of any number of tokens up to a tile.
-int64_t top_k_bytes(const ModelConfig& c, int64_t tile) {
+/// The largest scratch of any number of tokens up to a step.
+int64_t top_k_bytes(const ModelConfig& c, int64_t step) {
   int64_t bytes = 0;
-  for (int64_t n = 1; n <= tile; ++n) {
+  for (int64_t n = 1; n <= step; ++n) {
     bytes = std::max(bytes, cuda::top_k_scratch_bytes(n, cuda_context(c)));
   }
   return bytes;
 }
 
 /// No plan has more splits than that for rows without end.
-int64_t attention_bytes(const CudaActivationShape& shape, int64_t tile) {
+int64_t attention_bytes(const CudaActivationShape& shape, int64_t step) {
   constexpr int64_t kManyRows = int64_t{1} << 30;
   const ModelConfig& c = shape.config;
   int64_t bytes = 0;
-  for (int64_t n = 1; n <= tile; ++n) {
+  for (int64_t n = 1; n <= step; ++n) {
     const cuda::MlaPlan plan = cuda::plan_mla(n, c.heads, kManyRows, shape.multiprocessors);
     bytes = std::max(bytes, cuda::mla_scratch_bytes(n, c.heads, c.d_latent, plan.splits));
   }
@@ -37,17 +37,17 @@ int64_t cuda_context(const ModelConfig& config) {
 
 CudaActivations::CudaActivations(const CudaActivationShape& shape, CudaArena& arena) {
   const ModelConfig& c = shape.config;
-  const int64_t n = shape.max_tokens;
-  const int64_t tile = std::min(n, kCudaTileTokens);
+  const int64_t n = shape.tile;
+  const int64_t step = std::min(n, kCudaStepTokens);
   const int64_t index = c.has_indexer ? 1 : 0;
   const int64_t ffn = std::max(c.d_ffn, c.shared_experts * c.d_expert);
 
-  ids = arena.take<int32_t>(3 * n);
-  positions = ids == nullptr ? nullptr : ids + n;
-  lengths = ids == nullptr ? nullptr : ids + 2 * n;
+  ids = arena.take<int32_t>(3 * shape.pass);
+  positions = ids == nullptr ? nullptr : ids + shape.pass;
+  lengths = ids == nullptr ? nullptr : ids + 2 * shape.pass;
+  residual = arena.take<float>(shape.pass * c.d_model);
   cos_sin = arena.take<float>(cuda_context(c) * c.d_rope);
 
-  residual = arena.take<float>(n * c.d_model);
   normed = arena.take<float>(n * c.d_model);
   query_latent = arena.take<float>(n * c.q_rank);
   query = arena.take<float>(n * c.heads * c.d_head());
@@ -62,17 +62,17 @@ CudaActivations::CudaActivations(const CudaActivationShape& shape, CudaArena& ar
   router_logits = arena.take<float>(n * c.router.experts);
   logits = arena.take<float>(std::min(n, kCudaHeadTokens) * c.vocab_size);
 
-  absorbed_query = arena.take<float>(tile * c.heads * c.d_cache());
-  attended = arena.take<float>(tile * c.heads * c.d_latent);
-  index_values = arena.take<std::byte>(index * tile * c.index_heads * c.d_index * 4);
-  index_low = arena.take<std::byte>(index * tile * c.index_heads * c.d_index * 2);
-  index_head_weights = arena.take<float>(index * tile * c.index_heads);
+  absorbed_query = arena.take<float>(step * c.heads * c.d_cache());
+  attended = arena.take<float>(step * c.heads * c.d_latent);
+  index_values = arena.take<std::byte>(index * step * c.index_heads * c.d_index * 4);
+  index_low = arena.take<std::byte>(index * step * c.index_heads * c.d_index * 2);
+  index_head_weights = arena.take<float>(index * step * c.index_heads);
   score_stride = (cuda_context(c) + 3) / 4 * 4;
-  scores = arena.take<float>(index * tile * score_stride);
-  selected = arena.take<int32_t>(index * tile * c.index_top_k);
-  counts = arena.take<int32_t>(tile);
-  top_k_scratch = arena.take<std::byte>(index * top_k_bytes(c, tile));
-  attention_scratch_bytes = attention_bytes(shape, tile);
+  scores = arena.take<float>(index * step * score_stride);
+  selected = arena.take<int32_t>(index * step * c.index_top_k);
+  counts = arena.take<int32_t>(step);
+  top_k_scratch = arena.take<std::byte>(index * top_k_bytes(c, step));
+  attention_scratch_bytes = attention_bytes(shape, step);
   attention_scratch = arena.take<std::byte>(attention_scratch_bytes);
 }
 

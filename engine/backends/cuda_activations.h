@@ -1,5 +1,5 @@
 // Every intermediate of the CUDA backend that lies on the GPU, with its shape. Sized once for the largest
-// batch.
+// pass and tile.
 #pragma once
 
 #include <cstddef>
@@ -11,8 +11,8 @@
 namespace sluice {
 
 /// Tokens that go through index scores, selection and attention at a time, so that what is large for each of
-/// them does not grow with the batch. Chosen: 64 tokens of 64 heads a block are a wave of most GPUs.
-inline constexpr int64_t kCudaTileTokens = 64;
+/// them does not grow with the tile. Chosen: 64 tokens of 64 heads a block are a wave of most GPUs.
+inline constexpr int64_t kCudaStepTokens = 64;
 /// Tokens whose logits are on the GPU at a time.
 inline constexpr int64_t kCudaHeadTokens = 32;
 
@@ -21,19 +21,22 @@ int64_t cuda_context(const ModelConfig& config);
 
 struct CudaActivationShape {
   const ModelConfig& config;
-  int64_t max_tokens = 0;
+  int64_t pass = 0;  // tokens
+  int64_t tile = 0;  // of them that are computed at a time, in all but the streamed experts
   int64_t multiprocessors = 0;
 };
 
 struct CudaActivations {
   CudaActivations(const CudaActivationShape& shape, CudaArena& arena);
 
-  int32_t* ids;        // [max_tokens]
-  int32_t* positions;  // [max_tokens], right after ids
-  int32_t* lengths;    // [max_tokens], right after positions: position + 1
+  // Of a pass.
+  int32_t* ids;        // [pass]
+  int32_t* positions;  // [pass], right after ids
+  int32_t* lengths;    // [pass], right after positions: position + 1
+  float* residual;     // [pass, d_model]
   float* cos_sin;      // [cuda_context, d_rope]
 
-  float* residual;       // [n_tokens, d_model]
+  // Of a tile of n_tokens tokens.
   float* normed;         // [n_tokens, d_model]: the block's input after its norm
   float* query_latent;   // [n_tokens, q_rank]
   float* query;          // [n_tokens, heads * (d_nope + d_rope)]
@@ -48,16 +51,16 @@ struct CudaActivations {
   float* router_logits;  // [n_tokens, experts]
   float* logits;         // [kCudaHeadTokens, vocab]
 
-  // Of a tile of tokens.
-  float* absorbed_query;      // [tile, heads * (d_latent + d_rope)]
-  float* attended;            // [tile, heads * d_latent]: softmax-weighted latents
-  std::byte* index_values;    // [tile, index_heads, d_index] floats, bf16 or int8
-  std::byte* index_low;       // [tile, index_heads, d_index] bf16
-  float* index_head_weights;  // [tile, index_heads], as the score kernel wants them
-  float* scores;              // [tile, score_stride]
+  // Of a step of tokens in attention.
+  float* absorbed_query;      // [step, heads * (d_latent + d_rope)]
+  float* attended;            // [step, heads * d_latent]: softmax-weighted latents
+  std::byte* index_values;    // [step, index_heads, d_index] floats, bf16 or int8
+  std::byte* index_low;       // [step, index_heads, d_index] bf16
+  float* index_head_weights;  // [step, index_heads], as the score kernel wants them
+  float* scores;              // [step, score_stride]
   int64_t score_stride;       // cuda_context, rounded up to fours
-  int32_t* selected;          // [tile, index_top_k]
-  int32_t* counts;            // [tile]
+  int32_t* selected;          // [step, index_top_k]
+  int32_t* counts;            // [step]
   std::byte* top_k_scratch;
   std::byte* attention_scratch;
   int64_t attention_scratch_bytes;

@@ -21,8 +21,10 @@ bool CudaBackend::selects(const Batch& batch, int64_t position) const {
   return batch.attention == AttentionMode::kSparse && position + 1 > config_.index_top_k;
 }
 
-cuda::TokenPositions CudaBackend::positions(int64_t n) const {
-  return {.positions = buffers_.positions, .cos_sin = buffers_.cos_sin, .n_tokens = n};
+cuda::TokenPositions CudaBackend::positions(const Batch& batch) const {
+  return {.positions = buffers_.positions + batch.first_row,
+          .cos_sin = buffers_.cos_sin,
+          .n_tokens = batch.n_tokens()};
 }
 
 void CudaBackend::attention(int64_t layer, const Batch& batch) {
@@ -31,28 +33,34 @@ void CudaBackend::attention(int64_t layer, const Batch& batch) {
   }
 }
 
-void CudaBackend::put_attention(int64_t layer_index, const Batch& batch) {
+void CudaBackend::put_attention(int64_t layer, const Batch& batch) {
+  for_tiles(batch.n_tokens(),
+            [&](RowRange rows) { put_attention_tile(layer, batch.part(rows.begin, rows.count)); });
+  clock_.end_of(CudaBlockClock::Block::kAttention, layer, stream_.get());
+}
+
+void CudaBackend::put_attention_tile(int64_t layer_index, const Batch& batch) {
   const CudaLayer& layer = layer_weights(layer_index);
   const auto& cache = dynamic_cast<const CudaCache&>(*batch.cache);
   const int64_t n = batch.n_tokens();
 
-  norm_residual(layer.attention_norm, n);
+  norm_residual(layer.attention_norm, rows_of(batch));
   const bool any_selects = config_.has_indexer && selects(batch, batch.first_position + n - 1);
   project_input(layer, n, any_selects);
-  project_query(layer, n, any_selects);
-  store(layer_index, n, cache);
-  for (int64_t begin = 0; begin < n; begin += kCudaTileTokens) {
-    Tile tile{.begin = begin, .count = std::min(kCudaTileTokens, n - begin), .selects = false};
-    tile.selects = any_selects && selects(batch, batch.first_position + tile.begin + tile.count - 1);
-    absorb_query(layer, tile);
-    if (tile.selects) {
-      select(layer_index, batch, tile, cache);
+  project_query(layer, batch, any_selects);
+  store(layer_index, batch, cache);
+  for (int64_t begin = 0; begin < n; begin += kCudaStepTokens) {
+    Step step{.begin = begin, .count = std::min(kCudaStepTokens, n - begin), .selects = false};
+    step.selects = any_selects && selects(batch, batch.first_position + step.begin + step.count - 1);
+    absorb_query(layer, step);
+    if (step.selects) {
+      select(layer_index, batch, step, cache);
     }
     if (batch.observer != nullptr) {
-      observe_selection(layer_index, batch, tile);
+      observe_selection(layer_index, batch, step);
     }
-    attend(layer_index, batch, tile, cache);
-    expand_value(layer, tile);
+    attend(layer_index, batch, step, cache);
+    expand_value(layer, step);
   }
   const CudaProduct product{layer.output, {buffers_.block_output, n, config_.d_model}};
   products_.multiply({&product, 1}, {buffers_.value, n, config_.heads * config_.d_value}, stream_.get());
@@ -60,8 +68,7 @@ void CudaBackend::put_attention(int64_t layer_index, const Batch& batch) {
     const float* const output = to_host(buffers_.block_output, n, config_.d_model).data();
     batch.observer->attention_output(layer_index, batch.first_position, {output, n, config_.d_model});
   }
-  add_block(n);
-  clock_.end_of(CudaBlockClock::Block::kAttention, layer_index, stream_.get());
+  add_block(rows_of(batch));
 }
 
 // What the block's input meets: 2.2, steps 1 and 3, and 2.6, steps 2 and 6.
@@ -76,7 +83,8 @@ void CudaBackend::project_input(const CudaLayer& layer, int64_t n, bool any_sele
 }
 
 // 2.2, step 2, and 2.6, steps 1 and 3.
-void CudaBackend::project_query(const CudaLayer& layer, int64_t n, bool any_selects) {
+void CudaBackend::project_query(const CudaLayer& layer, const Batch& batch, bool any_selects) {
+  const int64_t n = batch.n_tokens();
   const int64_t index_cols = config_.index_heads * config_.d_index;
   cuda::rms_norm({.x = buffers_.query_latent,
                   .x_stride = config_.q_rank,
@@ -97,7 +105,7 @@ void CudaBackend::project_query(const CudaLayer& layer, int64_t n, bool any_sele
                         .dims = config_.d_rope,
                         .layout = cuda::RopeLayout::kInterleaved,
                         .cos_sin = buffers_.cos_sin,
-                        .positions = buffers_.positions};
+                        .positions = positions(batch).positions};
   cuda::rope(turn, stream_.get());
   if (any_selects) {
     turn.x = buffers_.index_query;
@@ -110,7 +118,7 @@ void CudaBackend::project_query(const CudaLayer& layer, int64_t n, bool any_sele
 }
 
 // 2.2, steps 3 and 4, and 2.6, steps 2, 3 and 5.
-void CudaBackend::store(int64_t layer_index, int64_t n, const CudaCache& cache) {
+void CudaBackend::store(int64_t layer_index, const Batch& batch, const CudaCache& cache) {
   const CudaLayer& layer = layer_weights(layer_index);
   const cuda::LatentWrite latent{.u = buffers_.kv,
                                  .u_stride = config_.d_cache(),
@@ -123,7 +131,7 @@ void CudaBackend::store(int64_t layer_index, int64_t n, const CudaCache& cache) 
   const auto write_latent = cache.type() == CacheType::kF32 ? cuda::write_latent_f32
                             : has_fp8_latents(cache.type()) ? cuda::write_latent_fp8
                                                             : cuda::write_latent_bf16;
-  write_latent(latent, positions(n), stream_.get());
+  write_latent(latent, positions(batch), stream_.get());
   if (!config_.has_indexer) {
     return;
   }
@@ -136,23 +144,23 @@ void CudaBackend::store(int64_t layer_index, int64_t n, const CudaCache& cache) 
                                 .d_rope = config_.d_rope};
   std::byte* const keys = cache.rows(CachePart::kIndexKeys, layer_index);
   if (has_int8_keys(cache.type())) {
-    cuda::write_index_keys_int8(key, positions(n), reinterpret_cast<int8_t*>(keys),
+    cuda::write_index_keys_int8(key, positions(batch), reinterpret_cast<int8_t*>(keys),
                                 cache.index_scales(layer_index), stream_.get());
   } else if (cache.type() == CacheType::kF32) {
-    cuda::write_index_keys_f32(key, positions(n), reinterpret_cast<float*>(keys), stream_.get());
+    cuda::write_index_keys_f32(key, positions(batch), reinterpret_cast<float*>(keys), stream_.get());
   } else {
-    cuda::write_index_keys_bf16(key, positions(n), reinterpret_cast<uint16_t*>(keys), stream_.get());
+    cuda::write_index_keys_bf16(key, positions(batch), reinterpret_cast<uint16_t*>(keys), stream_.get());
   }
 }
 
 // 2.5, absorbed form, step 1: the no-position query moves into latent space, the rope part follows it.
-void CudaBackend::absorb_query(const CudaLayer& layer, const Tile& tile) {
+void CudaBackend::absorb_query(const CudaLayer& layer, const Step& step) {
   const int64_t query_cols = config_.heads * config_.d_head();
-  const float* const query = buffers_.query + tile.begin * query_cols;
+  const float* const query = buffers_.query + step.begin * query_cols;
   cuda::head_product({.w = layer.key_b.panels,
                       .heads = config_.heads,
                       .rows = layer.key_b.rows,
-                      .n_tokens = tile.count,
+                      .n_tokens = step.count,
                       .x = query,
                       .x_stride = query_cols,
                       .x_head_stride = config_.d_head(),
@@ -163,40 +171,40 @@ void CudaBackend::absorb_query(const CudaLayer& layer, const Tile& tile) {
   const auto bytes = [](int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); };
   cuda::check(cudaMemcpy2DAsync(buffers_.absorbed_query + config_.d_latent, bytes(config_.d_cache()),
                                 query + config_.d_nope, bytes(config_.d_head()), bytes(config_.d_rope),
-                                static_cast<size_t>(tile.count * config_.heads), cudaMemcpyDeviceToDevice,
+                                static_cast<size_t>(step.count * config_.heads), cudaMemcpyDeviceToDevice,
                                 stream_.get()),
               "copying the queries' rope part");
 }
 
 // 2.6, steps 6 to 8. Tokens that see no more than top-k positions get all of them.
-void CudaBackend::select(int64_t layer_index, const Batch& batch, const Tile& tile, const CudaCache& cache) {
+void CudaBackend::select(int64_t layer_index, const Batch& batch, const Step& step, const CudaCache& cache) {
   const cuda::IndexKeys keys = cache.index_keys(layer_index);
   const cuda::IndexQueries queries{
       .values = buffers_.index_values, .low = buffers_.index_low, .weights = buffers_.index_head_weights};
   cuda::launch_index_queries(
-      {.heads = buffers_.index_query + tile.begin * config_.index_heads * config_.d_index,
-       .weights = buffers_.index_weights + tile.begin * config_.index_heads,
-       .n_queries = tile.count,
+      {.heads = buffers_.index_query + step.begin * config_.index_heads * config_.d_index,
+       .weights = buffers_.index_weights + step.begin * config_.index_heads,
+       .n_queries = step.count,
        .n_heads = config_.index_heads,
        .d_index = config_.d_index,
        .format = keys.format,
        .out = queries},
       stream_.get());
-  const int64_t visible = batch.first_position + tile.begin + tile.count;
+  const int64_t visible = batch.first_position + step.begin + step.count;
   cuda::launch_index_scores({.queries = queries,
                              .keys = keys,
-                             .n_queries = tile.count,
+                             .n_queries = step.count,
                              .n_heads = config_.index_heads,
                              .d_index = config_.d_index,
-                             .lengths = buffers_.lengths + tile.begin,
+                             .lengths = buffers_.lengths + batch.first_row + step.begin,
                              .most_keys = visible,
                              .scores = buffers_.scores,
                              .score_stride = buffers_.score_stride},
                             stream_.get());
   cuda::launch_top_k({.scores = buffers_.scores,
                       .score_stride = buffers_.score_stride,
-                      .n_rows = tile.count,
-                      .lengths = buffers_.lengths + tile.begin,
+                      .n_rows = step.count,
+                      .lengths = buffers_.lengths + batch.first_row + step.begin,
                       .most_scores = visible,
                       .k = config_.index_top_k,
                       .selected = buffers_.selected,
@@ -206,53 +214,54 @@ void CudaBackend::select(int64_t layer_index, const Batch& batch, const Tile& ti
 }
 
 // 2.5, absorbed form, steps 2 and 3.
-void CudaBackend::attend(int64_t layer_index, const Batch& batch, const Tile& tile, const CudaCache& cache) {
-  const int64_t visible = batch.first_position + tile.begin + tile.count;
-  const int64_t most_rows = tile.selects ? std::min(visible, config_.index_top_k) : visible;
-  const cuda::MlaPlan plan = cuda::plan_mla(tile.count, config_.heads, most_rows, multiprocessors_);
-  assert(cuda::mla_scratch_bytes(tile.count, config_.heads, config_.d_latent, plan.splits) <=
+void CudaBackend::attend(int64_t layer_index, const Batch& batch, const Step& step, const CudaCache& cache) {
+  const int64_t visible = batch.first_position + step.begin + step.count;
+  const int64_t most_rows = step.selects ? std::min(visible, config_.index_top_k) : visible;
+  const cuda::MlaPlan plan = cuda::plan_mla(step.count, config_.heads, most_rows, multiprocessors_);
+  assert(cuda::mla_scratch_bytes(step.count, config_.heads, config_.d_latent, plan.splits) <=
          buffers_.attention_scratch_bytes);
-  cuda::launch_mla({.queries = buffers_.absorbed_query,
-                    .query_type = cuda::FloatType::kF32,
-                    .n_queries = tile.count,
-                    .n_heads = config_.heads,
-                    .d_latent = config_.d_latent,
-                    .d_rope = config_.d_rope,
-                    .rows = cache.latent_rows(layer_index),
-                    .selected = tile.selects ? buffers_.selected : nullptr,
-                    .selected_stride = config_.index_top_k,
-                    .counts = tile.selects ? buffers_.counts : buffers_.lengths + tile.begin,
-                    .softmax_scale = config_.softmax_scale(),
-                    .plan = plan,
-                    .scratch = buffers_.attention_scratch,
-                    .out = buffers_.attended,
-                    .out_type = cuda::FloatType::kF32},
-                   stream_.get());
+  cuda::launch_mla(
+      {.queries = buffers_.absorbed_query,
+       .query_type = cuda::FloatType::kF32,
+       .n_queries = step.count,
+       .n_heads = config_.heads,
+       .d_latent = config_.d_latent,
+       .d_rope = config_.d_rope,
+       .rows = cache.latent_rows(layer_index),
+       .selected = step.selects ? buffers_.selected : nullptr,
+       .selected_stride = config_.index_top_k,
+       .counts = step.selects ? buffers_.counts : buffers_.lengths + batch.first_row + step.begin,
+       .softmax_scale = config_.softmax_scale(),
+       .plan = plan,
+       .scratch = buffers_.attention_scratch,
+       .out = buffers_.attended,
+       .out_type = cuda::FloatType::kF32},
+      stream_.get());
 }
 
 // 2.5, absorbed form, step 4: attended latents become each head's value.
-void CudaBackend::expand_value(const CudaLayer& layer, const Tile& tile) {
+void CudaBackend::expand_value(const CudaLayer& layer, const Step& step) {
   const int64_t value_cols = config_.heads * config_.d_value;
   cuda::head_product({.w = layer.value_b.panels,
                       .heads = config_.heads,
                       .rows = layer.value_b.rows,
-                      .n_tokens = tile.count,
+                      .n_tokens = step.count,
                       .x = buffers_.attended,
                       .x_stride = config_.heads * config_.d_latent,
                       .x_head_stride = config_.d_latent,
-                      .y = buffers_.value + tile.begin * value_cols,
+                      .y = buffers_.value + step.begin * value_cols,
                       .y_stride = value_cols,
                       .y_head_stride = config_.d_value},
                      stream_.get());
 }
 
-void CudaBackend::observe_selection(int64_t layer_index, const Batch& batch, const Tile& tile) {
+void CudaBackend::observe_selection(int64_t layer_index, const Batch& batch, const Step& step) {
   const auto k = static_cast<size_t>(config_.index_top_k);
   const auto stride = static_cast<size_t>(buffers_.score_stride);
   std::vector<int32_t> selected;
   std::vector<float> scores;
-  if (tile.selects) {
-    const auto tokens = static_cast<size_t>(tile.count);
+  if (step.selects) {
+    const auto tokens = static_cast<size_t>(step.count);
     selected.resize(tokens * k);
     scores.resize(tokens * stride);
     stream_.synchronize();
@@ -263,9 +272,9 @@ void CudaBackend::observe_selection(int64_t layer_index, const Batch& batch, con
         cudaMemcpy(scores.data(), buffers_.scores, scores.size() * sizeof(float), cudaMemcpyDeviceToHost),
         "reading index scores");
   }
-  for (int64_t t = 0; t < tile.count; ++t) {
-    const int64_t position = batch.first_position + tile.begin + t;
-    if (selects(batch, position) && tile.selects) {
+  for (int64_t t = 0; t < step.count; ++t) {
+    const int64_t position = batch.first_position + step.begin + t;
+    if (selects(batch, position) && step.selects) {
       batch.observer->selection(
           layer_index, position, std::span(selected).subspan(static_cast<size_t>(t) * k, k),
           std::span(scores).subspan(static_cast<size_t>(t) * stride, static_cast<size_t>(position + 1)));

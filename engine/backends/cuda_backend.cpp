@@ -27,7 +27,7 @@ constexpr int64_t kAngleGrain = 256;  // positions per task
 CudaProductShape product_shape(const ModelConfig& c, const RuntimeOptions& options) {
   const int64_t ffn = std::max(c.d_ffn, c.shared_experts * c.d_expert);
   return {
-      .max_tokens = options.max_batch,
+      .max_tokens = options.tile,
       .rows = std::max({c.vocab_size, c.heads * c.d_head() + c.index_heads * c.d_index,
                         c.q_rank + c.d_cache() + c.d_index + c.index_heads, 2 * ffn, c.d_model,
                         c.router.experts}),
@@ -36,16 +36,32 @@ CudaProductShape product_shape(const ModelConfig& c, const RuntimeOptions& optio
 }
 
 HandoverShape handover_shape(const ModelConfig& c, const RuntimeOptions& options) {
-  return {options.max_batch, c.d_model, c.router.experts_used};
+  return {options.tile, c.d_model, c.router.experts_used};
 }
 
 CudaExpertShape expert_shape(const ModelConfig& c, const RuntimeOptions& options) {
-  return {.max_tokens = options.max_batch,
+  return {.max_tokens = options.tile,
           .d_model = c.d_model,
           .d_expert = c.d_expert,
           .experts = c.router.experts,
           .used = c.router.experts_used,
           .rounding = product_shape(c, options).rounding};
+}
+
+PrefillShape prefill_shape(const ModelConfig& c, const RuntimeOptions& options, const StreamedSizes& sizes) {
+  return {.experts = {.max_tokens = options.max_batch,
+                      .d_model = c.d_model,
+                      .d_expert = c.d_expert,
+                      .experts = c.router.experts,
+                      .used = c.router.experts_used},
+          .staging = staging_shape(sizes, options.staging_bytes),
+          .cpu_rows = most_cpu_tokens(options),
+          .mode = options.prefill};
+}
+
+CudaActivationShape activation_shape(const ModelConfig& c, const RuntimeOptions& options,
+                                     int64_t multiprocessors) {
+  return {.config = c, .pass = options.max_batch, .tile = options.tile, .multiprocessors = multiprocessors};
 }
 
 int64_t activation_bytes(const CudaActivationShape& shape) {
@@ -62,27 +78,31 @@ bool launches_block() {
 
 }  // namespace
 
-CudaBackend::CudaBackend(const Model& model, const CudaWeights& weights, const RuntimeOptions& options,
-                         offload::Workers& workers)
-    : model_(model),
-      config_(model.config()),
-      weights_(weights.model()),
-      expert_weights_(weights.experts()),
+CudaBackend::CudaBackend(const Parts& parts, const RuntimeOptions& options, offload::Workers& workers)
+    : model_(parts.model),
+      config_(parts.model.config()),
+      weights_(parts.weights.model()),
+      expert_weights_(parts.weights.experts()),
       layers_(parts_of(config_, options).gpu.layers),
-      max_tokens_(options.max_batch),
+      pass_(options.max_batch),
+      tile_(options.tile),
       multiprocessors_(cuda::device_properties(kDevice).multiprocessors),
       products_(product_shape(config_, options)),
-      arena_(activation_bytes({config_, max_tokens_, multiprocessors_})),
-      buffers_({config_, max_tokens_, multiprocessors_}, arena_),
+      arena_(activation_bytes(activation_shape(config_, options, multiprocessors_))),
+      buffers_(activation_shape(config_, options, multiprocessors_), arena_),
       handover_(handover_shape(config_, options)),
-      staged_(3 * max_tokens_),
-      staged_x_(layers_.begin == 0 ? 0 : max_tokens_ * config_.d_model),
+      staged_(3 * pass_),
+      staged_x_(layers_.begin == 0 ? 0 : pass_ * config_.d_model),
       handed_over_(layers_.end - std::max(layers_.begin, config_.dense_layers) -
                    static_cast<int64_t>(options.gpu_expert_layers.size())),
       captures_(!launches_block()),
       clock_(config_, layers_.begin, options.profile ? ClockDetail::kBlocks : ClockDetail::kLayers) {
   if (!options.gpu_expert_layers.empty()) {
     experts_.emplace(expert_shape(config_, options));
+  }
+  if (options.prefill != Prefill::kCpu) {
+    prefill_.emplace(parts.experts, parts.pinned,
+                     prefill_shape(config_, options, streamed_sizes(parts.experts)), workers);
   }
   fill_angles(workers);
 }
@@ -92,11 +112,18 @@ void CudaBackend::give_up_pass() {
     handover_.drain(stream_.get());
     unanswered_ = 0;
   }
+  if (streaming_) {
+    prefill_->give_up(stream_.get());
+    streaming_ = false;
+  }
 }
 
 int64_t CudaBackend::bytes_needed(const ModelConfig& config, const RuntimeOptions& options,
-                                  int64_t multiprocessors) {
-  return activation_bytes({config, options.max_batch, multiprocessors}) +
+                                  const StreamedSizes& sizes, int64_t multiprocessors) {
+  return activation_bytes(activation_shape(config, options, multiprocessors)) +
+         (options.prefill == Prefill::kCpu
+              ? 0
+              : CudaPrefill::bytes_needed(prefill_shape(config, options, sizes))) +
          ExpertHandover::bytes_needed(handover_shape(config, options)) +
          (options.gpu_expert_layers.empty() ? 0 : CudaExperts::bytes_needed(expert_shape(config, options))) +
          CudaProducts::bytes_needed(product_shape(config, options));
@@ -166,18 +193,19 @@ MatrixView<const float> CudaBackend::residual(int64_t n_tokens) {
   return {to_host(buffers_.residual, n_tokens, config_.d_model).data(), n_tokens, config_.d_model};
 }
 
-void CudaBackend::norm_residual(const float* gain, int64_t n) {
-  cuda::rms_norm({.x = buffers_.residual,
+void CudaBackend::norm_residual(const float* gain, RowRange rows) {
+  cuda::rms_norm({.x = residual_at(rows),
                   .x_stride = config_.d_model,
                   .y = buffers_.normed,
                   .y_stride = config_.d_model,
-                  .rows = n,
+                  .rows = rows.count,
                   .n = config_.d_model},
                  gain, config_.rms_eps, stream_.get());
 }
 
-void CudaBackend::add_block(int64_t n) {
-  cuda::add_scaled(buffers_.block_output, 1.0F, n * config_.d_model, buffers_.residual, stream_.get());
+void CudaBackend::add_block(RowRange rows) {
+  cuda::add_scaled(buffers_.block_output, 1.0F, rows.count * config_.d_model, residual_at(rows),
+                   stream_.get());
 }
 
 void CudaBackend::stage(const Batch& batch) {
@@ -186,13 +214,13 @@ void CudaBackend::stage(const Batch& batch) {
   for (int64_t t = 0; t < batch.n_tokens(); ++t) {
     const auto position = static_cast<int32_t>(batch.first_position + t);
     staged[t] = batch.ids[static_cast<size_t>(t)];
-    staged[max_tokens_ + t] = position;
-    staged[2 * max_tokens_ + t] = position + 1;
+    staged[pass_ + t] = position;
+    staged[2 * pass_ + t] = position + 1;
   }
 }
 
 void CudaBackend::put_input(int64_t n) {
-  const auto pitch = static_cast<size_t>(max_tokens_) * sizeof(int32_t);
+  const auto pitch = static_cast<size_t>(pass_) * sizeof(int32_t);
   cuda::check(
       cudaMemcpy2DAsync(buffers_.ids, pitch, staged_.data(), pitch, static_cast<size_t>(n) * sizeof(int32_t),
                         3, cudaMemcpyHostToDevice, stream_.get()),
@@ -228,20 +256,51 @@ void CudaBackend::begin_pass(const Batch& batch) {
   handover_.begin_pass();
   replays_ = captures_ && layers_.count() > 0 && batch.n_tokens() == 1 && batch.observer == nullptr;
   if (replays_) {
+    streaming_ = false;
     token_graph(batch).launch(stream_.get());
     unanswered_ = handed_over_;
   } else {
     put_input(batch.n_tokens());
+    begin_streaming(batch.n_tokens());
   }
   staged_free_.record(stream_.get());
 }
 
+// Copies of the first layer that is streamed run while the layers before it are computed.
+void CudaBackend::begin_streaming(int64_t n_tokens) {
+  const int64_t first = streamed_layer(std::max(layers_.begin, config_.dense_layers));
+  // A single token's experts are the CPU's, as in the graph.
+  streaming_ =
+      prefill_.has_value() && first >= 0 && n_tokens > 1 && (n_tokens > tile_ || prefill_->is_for(n_tokens));
+  if (streaming_) {
+    prefill_->begin_pass(first, n_tokens);
+  }
+}
+
+int64_t CudaBackend::streamed_layer(int64_t layer) const {
+  while (layer < config_.layers && is_resident(layer)) {
+    ++layer;
+  }
+  return layer < config_.layers ? layer : -1;
+}
+
 void CudaBackend::correct_times(LayerTimes& times) {
+  streaming_ = false;  // the pass was completed
   if (replays_) {
     clock_.read_layers(times);
   }
   if (clock_.has_blocks()) {
     clock_.read_blocks(times.blocks);
+    read_copies(times.blocks);
+  }
+}
+
+void CudaBackend::read_copies(BlockTimes& times) {
+  if (prefill_.has_value()) {
+    const CudaExpertStream::Copied copied = prefill_->copied();
+    times.copied_bytes = copied.bytes - told_.bytes;
+    times.copying_ns = copied.ns - told_.ns;
+    told_ = copied;
   }
 }
 

@@ -1,10 +1,12 @@
-// The model's blocks on a GPU: kernels_cuda over weights and caches in its memory. The routed experts are
-// computed elsewhere; ExpertHandover carries their tokens. cuda_attention.cpp and cuda_ffn.cpp hold one half
-// of a layer each, cuda_token_graph.cpp all layers of a single token as one graph, cuda_backend.cpp the rest.
-// Everything is put into one stream; the host waits where an MoE layer's tokens go to the experts, for an
-// observer, and for logits.
+// The model's blocks on a GPU: kernels_cuda over weights and caches in its memory. A pass goes through a
+// block in tiles of tokens. The routed experts are computed elsewhere: by the CPU, to which ExpertHandover
+// carries the tokens, or once for the whole pass from what a second stream copies (cuda_prefill.h).
+// cuda_attention.cpp and cuda_ffn.cpp hold one half of a layer each, cuda_token_graph.cpp all layers of a
+// single token as one graph, cuda_backend.cpp the rest. The host waits where an MoE layer's tokens go to the
+// experts, for an observer, and for logits.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -17,6 +19,7 @@
 #include "engine/backends/cuda_block_clock.h"
 #include "engine/backends/cuda_cache.h"
 #include "engine/backends/cuda_experts.h"
+#include "engine/backends/cuda_prefill.h"
 #include "engine/backends/cuda_products.h"
 #include "engine/backends/cuda_weights.h"
 #include "engine/backends/expert_handover.h"
@@ -31,14 +34,20 @@ namespace sluice {
 
 class CudaBackend final : public Backend {
  public:
-  /// References are kept but for `workers`, who compute the table of angles. `options.max_batch` bounds a
-  /// batch. Throws Error when CUDA fails; whether there is memory is the caller's to know (bytes_needed).
-  CudaBackend(const Model& model, const CudaWeights& weights, const RuntimeOptions& options,
-              offload::Workers& workers);
+  /// What a backend computes from.
+  struct Parts {
+    const Model& model;
+    const CudaWeights& weights;
+    const offload::ExpertWeights& experts;
+    const CudaPinnedStore& pinned;
+  };
+  /// References are kept. `options` are resolved. Throws Error when CUDA fails; whether there is memory is
+  /// the caller's to know (bytes_needed).
+  CudaBackend(const Parts& parts, const RuntimeOptions& options, offload::Workers& workers);
 
-  /// GPU memory for such a backend, libraries included.
+  /// GPU memory for such a backend, libraries included; `sizes` of the experts that are streamed, if any are.
   static int64_t bytes_needed(const ModelConfig& config, const RuntimeOptions& options,
-                              int64_t multiprocessors);
+                              const StreamedSizes& sizes, int64_t multiprocessors);
   /// Throws Error naming `source` and the dimension when the kernels do not take the model's shape.
   static void require_shape(const ModelConfig& config, const std::string& source);
 
@@ -47,8 +56,8 @@ class CudaBackend final : public Backend {
   void resume(const Batch& batch, MatrixView<const float> x) override;
   void attention(int64_t layer, const Batch& batch) override;
   void dense_ffn(int64_t layer, int64_t n_tokens) override;
-  [[nodiscard]] bool has_experts(int64_t layer) const override;
-  void routed_ffn(int64_t layer, const Batch& batch) override;
+  [[nodiscard]] bool computes_experts(int64_t layer) const override;
+  std::optional<Routed> routed_ffn(int64_t layer, const Batch& batch) override;
   Routed route(int64_t layer, int64_t n_tokens) override;
   void finish_experts(int64_t layer, int64_t n_tokens) override;
   MatrixView<const float> residual(int64_t n_tokens) override;
@@ -58,8 +67,8 @@ class CudaBackend final : public Backend {
   void correct_times(LayerTimes& times) override;
 
  private:
-  /// Tokens [begin, begin + count) of a batch, at most kCudaTileTokens.
-  struct Tile {
+  /// Tokens [begin, begin + count) of a tile, at most kCudaStepTokens.
+  struct Step {
     int64_t begin;
     int64_t count;
     bool selects;  // some token attends to a choice of positions and not to all up to its own
@@ -80,27 +89,44 @@ class CudaBackend final : public Backend {
   };
 
   [[nodiscard]] const CudaLayer& layer_weights(int64_t layer) const;
-  [[nodiscard]] cuda::TokenPositions positions(int64_t n) const;
+  [[nodiscard]] cuda::TokenPositions positions(const Batch& batch) const;
+  static RowRange rows_of(const Batch& batch) { return {batch.first_row, batch.n_tokens()}; }
+  [[nodiscard]] float* residual_at(RowRange rows) const {
+    return buffers_.residual + rows.begin * config_.d_model;
+  }
+  /// fn(RowRange) for each tile of a pass of n tokens.
+  template <typename Fn>
+  void for_tiles(int64_t n, Fn&& fn) const {
+    for (int64_t begin = 0; begin < n; begin += tile_) {
+      fn(RowRange{begin, std::min(tile_, n - begin)});
+    }
+  }
+  [[nodiscard]] bool is_resident(int64_t layer) const { return expert_weights_.layer(layer) != nullptr; }
+  /// The first layer from `layer` on whose experts are in memory, or -1.
+  [[nodiscard]] int64_t streamed_layer(int64_t layer) const;
   /// True when the token of this position attends to a choice of positions.
   [[nodiscard]] bool selects(const Batch& batch, int64_t position) const;
   /// The first n rows of [n, cols] in memory of the host, which are valid until the next call.
   std::span<const float> to_host(const float* data, int64_t n, int64_t cols);
   void fill_angles(offload::Workers& workers);
-  // normed = RMSNorm(residual)
-  void norm_residual(const float* gain, int64_t n);
+  // normed = RMSNorm(residual), these rows of it
+  void norm_residual(const float* gain, RowRange rows);
   // residual += block_output
-  void add_block(int64_t n);
+  void add_block(RowRange rows);
   // residual += SwiGLU(normed)
-  void ffn(const CudaFfn& weights, int64_t n);
+  void ffn(const CudaFfn& weights, RowRange rows);
 
   // The blocks as kernels in the stream: what is captured, or runs as it comes.
   void put_input(int64_t n);
   void put_attention(int64_t layer, const Batch& batch);
   void put_dense_ffn(int64_t layer, int64_t n);
-  void put_choice(int64_t layer, int64_t n);
+  void put_attention_tile(int64_t layer, const Batch& batch);
+  // Norm and router of these rows; ids and weights [rows.count, used].
+  void put_choice(int64_t layer, RowRange rows, int32_t* ids, float* weights);
   void put_route(int64_t layer, int64_t n);
   void put_sum(int64_t layer, int64_t n);
-  void put_routed_ffn(int64_t layer, int64_t n);
+  void put_resident_ffn(int64_t layer, RowRange rows);
+  [[nodiscard]] std::optional<Routed> stream_experts(int64_t layer, const Batch& batch);
   void observe_routes(int64_t layer, const Batch& batch);
 
   // One token as one graph (cuda_token_graph.cpp).
@@ -111,23 +137,26 @@ class CudaBackend final : public Backend {
   void stage(const Batch& batch);
   // What embed() and resume() share: `batch` is staged.
   void begin_pass(const Batch& batch);
+  void begin_streaming(int64_t n_tokens);
+  void read_copies(BlockTimes& times);
 
   // The steps of the attention block, in order (model specification 2.2, 2.6, 2.5).
   void project_input(const CudaLayer& layer, int64_t n, bool any_selects);
-  void project_query(const CudaLayer& layer, int64_t n, bool any_selects);
-  void store(int64_t layer, int64_t n, const CudaCache& cache);
-  void absorb_query(const CudaLayer& layer, const Tile& tile);
-  void select(int64_t layer, const Batch& batch, const Tile& tile, const CudaCache& cache);
-  void attend(int64_t layer, const Batch& batch, const Tile& tile, const CudaCache& cache);
-  void expand_value(const CudaLayer& layer, const Tile& tile);
-  void observe_selection(int64_t layer, const Batch& batch, const Tile& tile);
+  void project_query(const CudaLayer& layer, const Batch& batch, bool any_selects);
+  void store(int64_t layer, const Batch& batch, const CudaCache& cache);
+  void absorb_query(const CudaLayer& layer, const Step& step);
+  void select(int64_t layer, const Batch& batch, const Step& step, const CudaCache& cache);
+  void attend(int64_t layer, const Batch& batch, const Step& step, const CudaCache& cache);
+  void expand_value(const CudaLayer& layer, const Step& step);
+  void observe_selection(int64_t layer, const Batch& batch, const Step& step);
 
   const Model& model_;
   const ModelConfig& config_;
   const CudaModel& weights_;
   const CudaExpertWeights& expert_weights_;
   LayerRange layers_;  // that are computed here
-  int64_t max_tokens_;
+  int64_t pass_;       // tokens, at most
+  int64_t tile_;
   int64_t multiprocessors_;
   cuda::Stream stream_;
   CudaProducts products_;
@@ -135,8 +164,10 @@ class CudaBackend final : public Backend {
   CudaActivations buffers_;
   std::optional<CudaExperts> experts_;  // where some layers' experts are on the GPU
   ExpertHandover handover_;
-  cuda::PinnedBuffer<int32_t> staged_;  // [3, max_tokens]: ids, positions, lengths of the batch
-  cuda::PinnedBuffer<float> staged_x_;  // [max_tokens, d_model] of resume(); none when all layers are here
+  std::optional<CudaPrefill> prefill_;  // where experts are streamed
+  bool streaming_ = false;              // in this pass
+  cuda::PinnedBuffer<int32_t> staged_;  // [3, pass]: ids, positions, lengths of the batch
+  cuda::PinnedBuffer<float> staged_x_;  // [pass, d_model] of resume(); none when all layers are here
   cuda::Event staged_free_;             // the copies of what is staged are done
   std::vector<float> host_rows_;        // of to_host
   int64_t handed_over_;                 // MoE layers whose experts are the CPU's
@@ -145,6 +176,7 @@ class CudaBackend final : public Backend {
   int64_t unanswered_ = 0;              // MoE layers of this pass that wait, or will wait, for their experts
   std::vector<TokenGraph> graphs_;      // the last one used is the last one
   CudaBlockClock clock_;
+  CudaExpertStream::Copied told_;  // by correct_times() so far
 };
 
 }  // namespace sluice

@@ -1,4 +1,5 @@
 // The feed-forward half of a layer on a GPU: dense SwiGLU, router, shared expert (model specification 2.8).
+#include <cassert>
 #include <vector>
 
 #include "engine/backends/cuda_backend.h"
@@ -9,14 +10,15 @@ namespace sluice {
 
 using Block = CudaBlockClock::Block;
 
-void CudaBackend::ffn(const CudaFfn& weights, int64_t n) {
+void CudaBackend::ffn(const CudaFfn& weights, RowRange rows) {
+  const int64_t n = rows.count;
   const int64_t width = weights.gate.rows;
   const CudaRows hidden{buffers_.gate, n, width};
   const CudaProduct product{weights.down, {buffers_.block_output, n, config_.d_model}};
   products_.swiglu(weights.gate, weights.up, {buffers_.normed, n, config_.d_model}, hidden,
                    {buffers_.up, n, width}, stream_.get());
   products_.multiply({&product, 1}, hidden, stream_.get());
-  add_block(n);
+  add_block(rows);
 }
 
 void CudaBackend::dense_ffn(int64_t layer, int64_t n_tokens) {
@@ -27,40 +29,43 @@ void CudaBackend::dense_ffn(int64_t layer, int64_t n_tokens) {
 
 void CudaBackend::put_dense_ffn(int64_t layer_index, int64_t n_tokens) {
   const CudaLayer& layer = layer_weights(layer_index);
-  norm_residual(layer.ffn_norm, n_tokens);
-  ffn(layer.dense, n_tokens);
+  for_tiles(n_tokens, [&](RowRange rows) {
+    norm_residual(layer.ffn_norm, rows);
+    ffn(layer.dense, rows);
+  });
   clock_.end_of(Block::kLayer, layer_index, stream_.get());
 }
 
-// Norm and router.
-void CudaBackend::put_choice(int64_t layer_index, int64_t n_tokens) {
+void CudaBackend::put_choice(int64_t layer_index, RowRange rows, int32_t* ids, float* weights) {
   const CudaLayer& layer = layer_weights(layer_index);
   const cpu::RouterParams& router = config_.router;
-  norm_residual(layer.ffn_norm, n_tokens);
+  norm_residual(layer.ffn_norm, rows);
   const CudaProduct product{
-      layer.router, {buffers_.router_logits, n_tokens, router.experts}, CudaRounding::kNone};
-  products_.multiply({&product, 1}, {buffers_.normed, n_tokens, config_.d_model}, stream_.get());
+      layer.router, {buffers_.router_logits, rows.count, router.experts}, CudaRounding::kNone};
+  products_.multiply({&product, 1}, {buffers_.normed, rows.count, config_.d_model}, stream_.get());
   cuda::route({.logits = buffers_.router_logits,
                .bias = layer.router_bias,
-               .n_tokens = n_tokens,
+               .n_tokens = rows.count,
                .experts = router.experts,
                .experts_used = router.experts_used,
                .groups = router.groups,
                .groups_used = router.groups_used,
                .normalize = router.normalize,
                .scale = router.scale,
-               .ids = handover_.ids(),
-               .weights = handover_.weights()},
+               .ids = ids,
+               .weights = weights},
               stream_.get());
 }
 
 // The shared expert is put into the stream behind what the routed ones wait for: the GPU computes it
 // meanwhile.
 void CudaBackend::put_route(int64_t layer, int64_t n_tokens) {
-  put_choice(layer, n_tokens);
+  assert(n_tokens <= tile_);
+  const RowRange rows{0, n_tokens};
+  put_choice(layer, rows, handover_.ids(), handover_.weights());
   handover_.send(buffers_.normed, n_tokens, stream_.get());
   clock_.end_of(Block::kRoute, layer, stream_.get());
-  ffn(layer_weights(layer).shared, n_tokens);
+  ffn(layer_weights(layer).shared, rows);
   clock_.end_of(Block::kShared, layer, stream_.get());
 }
 
@@ -69,28 +74,59 @@ void CudaBackend::put_sum(int64_t layer, int64_t n_tokens) {
   clock_.end_of(Block::kLayer, layer, stream_.get());
 }
 
-void CudaBackend::put_routed_ffn(int64_t layer, int64_t n_tokens) {
-  put_choice(layer, n_tokens);
+void CudaBackend::put_resident_ffn(int64_t layer, RowRange rows) {
+  put_choice(layer, rows, handover_.ids(), handover_.weights());
   clock_.end_of(Block::kRoute, layer, stream_.get());
-  experts_->add(*expert_weights_.layer(layer), {handover_.ids(), handover_.weights(), n_tokens},
-                buffers_.normed, buffers_.residual, stream_.get());
-  ffn(layer_weights(layer).shared, n_tokens);
+  experts_->add(*expert_weights_.layer(layer), {handover_.ids(), handover_.weights(), rows.count},
+                buffers_.normed, residual_at(rows), stream_.get());
+  ffn(layer_weights(layer).shared, rows);
   clock_.end_of(Block::kShared, layer, stream_.get());
   clock_.end_of(Block::kLayer, layer, stream_.get());
 }
 
-bool CudaBackend::has_experts(int64_t layer) const {
-  return expert_weights_.layer(layer) != nullptr;
+bool CudaBackend::computes_experts(int64_t layer) const {
+  return is_resident(layer) || streaming_;
 }
 
-void CudaBackend::routed_ffn(int64_t layer, const Batch& batch) {
+std::optional<Backend::Routed> CudaBackend::routed_ffn(int64_t layer, const Batch& batch) {
   if (replays_) {
-    return;
+    return {};
   }
-  put_routed_ffn(layer, batch.n_tokens());
+  if (!is_resident(layer)) {
+    return stream_experts(layer, batch);
+  }
+  for_tiles(batch.n_tokens(), [&](RowRange rows) {
+    put_resident_ffn(layer, rows);
+    if (batch.observer != nullptr) {
+      observe_routes(layer, batch.part(rows.begin, rows.count));
+    }
+  });
+  return {};
+}
+
+// The choices of all tiles go to the host before the shared expert is computed, which then has something to
+// do; the experts' rows are kept for the pass, the shared expert's are normed again.
+std::optional<Backend::Routed> CudaBackend::stream_experts(int64_t layer, const Batch& batch) {
+  const int64_t n = batch.n_tokens();
+  for_tiles(n, [&](RowRange rows) {
+    put_choice(layer, rows, prefill_->ids(rows.begin), prefill_->weights(rows.begin));
+    prefill_->put_rows(buffers_.normed, rows, stream_.get());
+  });
+  prefill_->send_routes(n, stream_.get());
+  clock_.end_of(Block::kRoute, layer, stream_.get());
+  for_tiles(n, [&](RowRange rows) {
+    norm_residual(layer_weights(layer).ffn_norm, rows);
+    ffn(layer_weights(layer).shared, rows);
+  });
+  clock_.end_of(Block::kShared, layer, stream_.get());
+  const std::optional<Routed> left =
+      prefill_->run({.layer = layer, .next = streamed_layer(layer + 1), .n_tokens = n}, buffers_.residual,
+                    batch.stop, stream_.get());
+  clock_.end_of(Block::kLayer, layer, stream_.get());
   if (batch.observer != nullptr) {
-    observe_routes(layer, batch);
+    batch.observer->routes(layer, batch.first_position, prefill_->routes());
   }
+  return left;
 }
 
 void CudaBackend::observe_routes(int64_t layer, const Batch& batch) {
@@ -117,6 +153,11 @@ Backend::Routed CudaBackend::route(int64_t layer, int64_t n_tokens) {
 
 // The answer comes first: with CUDA_LAUNCH_BLOCKING a call returns when the stream has done it.
 void CudaBackend::finish_experts(int64_t layer, int64_t n_tokens) {
+  if (streaming_) {
+    prefill_->finish(buffers_.residual, stream_.get());
+    clock_.end_of(Block::kLayer, layer, stream_.get());
+    return;
+  }
   handover_.answer();
   --unanswered_;
   if (!replays_) {

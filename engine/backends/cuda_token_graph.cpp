@@ -64,8 +64,8 @@ void CudaBackend::put_token(const Batch& widest) {
     put_attention(layer, widest);
     if (config_.is_dense_layer(layer)) {
       put_dense_ffn(layer, 1);
-    } else if (has_experts(layer)) {
-      put_routed_ffn(layer, 1);
+    } else if (is_resident(layer)) {
+      put_resident_ffn(layer, {0, 1});
     } else {
       put_route(layer, 1);
       put_sum(layer, 1);

@@ -1,5 +1,7 @@
 #include "engine/backends/gpu.h"
 
+#include <algorithm>
+
 #include "quant/base/error.h"
 
 namespace sluice {
@@ -13,6 +15,15 @@ Device chosen_device(Device wish) {
     throw Error("-ngl/--n-gpu-layers", "a GPU to compute on, or 0 for the CPU", gpu.why_not);
   }
   return gpu.usable ? Device::kGpu : Device::kCpu;
+}
+
+// Rows that the CPU gets beside a stream are few: its experts are those that few tokens chose.
+int64_t most_cpu_tokens(const RuntimeOptions& options) {
+  constexpr int64_t kMostShared = 4096;
+  if (options.first_gpu_layer > 0) {
+    return options.max_batch;
+  }
+  return std::max(options.tile, std::min(options.max_batch, kMostShared));
 }
 
 }  // namespace sluice

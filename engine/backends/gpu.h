@@ -8,6 +8,7 @@
 #include "engine/backends/backend.h"
 #include "engine/model.h"
 #include "engine/runtime.h"
+#include "offload/expert_weights.h"
 #include "offload/workers.h"
 
 namespace sluice {
@@ -42,8 +43,37 @@ class GpuWeights {
 std::unique_ptr<const GpuWeights> load_gpu_weights(const Model& model, const RuntimeOptions& options,
                                                    offload::Workers& workers);
 
-/// Keeps references to `model` and `weights`. Throws Error when working memory cannot be had.
-std::unique_ptr<Backend> make_gpu_backend(const Model& model, const GpuWeights& weights,
+/// Memory of the host that a GPU copies experts from.
+class GpuHostMemory {
+ public:
+  GpuHostMemory() = default;
+  GpuHostMemory(const GpuHostMemory&) = delete;
+  GpuHostMemory& operator=(const GpuHostMemory&) = delete;
+  virtual ~GpuHostMemory() = default;
+};
+
+/// Prepares the experts' memory, which must outlive it, in the background; nothing of it with --prefill cpu.
+std::unique_ptr<const GpuHostMemory> prepare_host_memory(const offload::ExpertWeights& experts,
+                                                         const RuntimeOptions& options);
+
+/// `options` with `max_batch`, `tile`, `prefill` and `staging_bytes` as the model and the memory that is free
+/// now allow, room for the planned cache left. Throws Error for --prefill stream that cannot be had.
+RuntimeOptions sized_for_gpu(const Model& model, const offload::ExpertWeights& experts,
+                             RuntimeOptions options);
+
+/// Tokens of a pass, with resolved options, that the CPU's experts are given at most at a time.
+int64_t most_cpu_tokens(const RuntimeOptions& options);
+
+/// What a backend computes from.
+struct GpuModel {
+  const GpuWeights& weights;
+  const offload::ExpertWeights& experts;
+  const GpuHostMemory& host_memory;
+};
+
+/// References are kept. `options` are resolved (sized_for_gpu). Throws Error when working memory cannot be
+/// had.
+std::unique_ptr<Backend> make_gpu_backend(const Model& model, const GpuModel& parts,
                                           const RuntimeOptions& options, offload::Workers& workers);
 
 }  // namespace sluice

@@ -1,12 +1,16 @@
 // A build with CUDA: GPU 0.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <string>
+
 #include "engine/backends/cuda_backend.h"
 #include "engine/backends/cuda_cache.h"
 #include "engine/backends/cuda_weights.h"
 #include "engine/backends/gpu.h"
 #include "engine/memory_need.h"
 #include "kernels_cuda/base/device.h"
+#include "quant/base/error.h"
 
 namespace sluice {
 namespace {
@@ -17,6 +21,87 @@ std::string name_of(const cuda::DeviceProperties& gpu) {
   return fmt::format("GPU {} ({}, {:.1f} GB)", kDevice, gpu.name,
                      static_cast<double>(gpu.memory_bytes) / 1e9);
 }
+
+/// Without streaming: the CPU gets what experts a tile's tokens chose, so a pass is no longer than that.
+RuntimeOptions least_of(RuntimeOptions options) {
+  options.max_batch = options.max_batch == 0 ? options.tile : std::min(options.max_batch, options.tile);
+  options.tile = options.max_batch;
+  options.prefill = Prefill::kCpu;
+  options.staging_bytes = 0;
+  return options;
+}
+
+std::string why_not_streamed(const offload::ExpertWeights& experts, const RuntimeOptions& options) {
+  if (options.activations == Activations::kFloat32) {
+    return "--exact";
+  }
+  if (streamed_sizes(experts).experts == 0) {
+    return "no experts in memory";
+  }
+  return CudaStreamedExperts::takes(experts) ? "" : "mapped ones, or ones of a type that is not quantized";
+}
+
+std::string gigabytes(int64_t bytes) {
+  return fmt::format("{:.2f} GB", static_cast<double>(bytes) / 1e9);
+}
+
+/// The longest pass and the ring that the free memory of this thread's GPU has room for.
+class StreamFit {
+ public:
+  StreamFit(const Model& model, const offload::ExpertWeights& experts, const RuntimeOptions& options)
+      : model_(model),
+        sizes_(streamed_sizes(experts)),
+        multiprocessors_(cuda::device_properties(kDevice).multiprocessors),
+        free_(cuda::device_memory().free_bytes - kReserve -
+              CudaCache::bytes_needed(model.config(), parts_of(model.config(), options).gpu.layers,
+                                      options.planned_context, options.planned_cache)),
+        options_(options) {
+    options_.max_batch = options.max_batch == 0 ? most_batch() : options.max_batch;
+    while (options.max_batch == 0 && options_.max_batch > options.tile && !fits()) {
+      options_.max_batch = std::max(options_.max_batch / 2, options.tile);
+    }
+    options_.tile = std::min(options_.tile, options_.max_batch);
+    if (options_.staging_bytes == 0 && fits()) {
+      options_.staging_bytes = least_ring() + (free_ - needed()) / 8 * 7;
+    }
+    options_.staging_bytes = staging_shape(sizes_, options_.staging_bytes).bytes();
+  }
+
+  [[nodiscard]] bool fits() const { return needed() <= free_; }
+  [[nodiscard]] const RuntimeOptions& options() const { return options_; }
+  [[nodiscard]] std::string need() const {
+    return fmt::format("{} of free GPU memory for passes of {} tokens (-b) and the experts under way",
+                       gigabytes(needed()), options_.max_batch);
+  }
+  [[nodiscard]] std::string found() const { return gigabytes(std::max<int64_t>(free_, 0)) + " free"; }
+
+ private:
+  /// For what the driver allocates on its own: graphs, local memory of kernels.
+  static constexpr int64_t kReserve = int64_t{384} << 20;
+
+  /// No pass is longer than the context, where it is known, nor than a tile where the CPU has whole layers:
+  /// it gains nothing by more, and its working memory would grow.
+  [[nodiscard]] int64_t most_batch() const {
+    if (options_.first_gpu_layer > 0) return options_.tile;
+    const int64_t context = options_.planned_context == 0 ? kMostBatch : options_.planned_context;
+    return std::max(options_.tile, std::min(kMostBatch, context));
+  }
+  [[nodiscard]] int64_t least_ring() const {
+    return options_.staging_bytes > 0 ? options_.staging_bytes : kLeastSlots * sizes_.expert_bytes;
+  }
+  [[nodiscard]] int64_t needed() const {
+    RuntimeOptions least = options_;
+    least.tile = std::min(least.tile, least.max_batch);
+    least.staging_bytes = least_ring();
+    return CudaBackend::bytes_needed(model_.config(), least, sizes_, multiprocessors_);
+  }
+
+  const Model& model_;
+  StreamedSizes sizes_;
+  int64_t multiprocessors_;
+  int64_t free_;
+  RuntimeOptions options_;
+};
 
 }  // namespace
 
@@ -40,12 +125,13 @@ std::unique_ptr<const GpuWeights> load_gpu_weights(const Model& model, const Run
   CudaBackend::require_shape(config, model.path().string());
   cuda::use_device(kDevice);
   const cuda::DeviceProperties gpu = cuda::device_properties(kDevice);
+  const RuntimeOptions least = least_of(options);
   require_gpu_memory(
       name_of(gpu),
       {.weights = CudaWeights::bytes_needed(model, part),
        .experts = CudaExpertWeights::bytes_needed(model, options.gpu_expert_layers),
-       .working = CudaBackend::bytes_needed(config, options, gpu.multiprocessors),
-       .max_batch = options.max_batch,
+       .working = CudaBackend::bytes_needed(config, least, {}, gpu.multiprocessors),
+       .max_batch = least.max_batch,
        .cache = CudaCache::bytes_needed(config, part.layers, options.planned_context, options.planned_cache),
        .context = options.planned_context},
       cuda::device_memory().free_bytes);
@@ -53,16 +139,46 @@ std::unique_ptr<const GpuWeights> load_gpu_weights(const Model& model, const Run
                                        options.load_stop);
 }
 
-std::unique_ptr<Backend> make_gpu_backend(const Model& model, const GpuWeights& weights,
+std::unique_ptr<const GpuHostMemory> prepare_host_memory(const offload::ExpertWeights& experts,
+                                                         const RuntimeOptions& options) {
+  const bool used = options.prefill != Prefill::kCpu && CudaStreamedExperts::takes(experts);
+  return std::make_unique<CudaPinnedStore>(
+      used ? experts.memory() : std::vector<std::span<const std::byte>>(), kDevice);
+}
+
+RuntimeOptions sized_for_gpu(const Model& model, const offload::ExpertWeights& experts,
+                             RuntimeOptions options) {
+  cuda::use_device(kDevice);
+  const RuntimeOptions without = least_of(options);
+  if (options.prefill == Prefill::kCpu) {
+    return without;
+  }
+  const std::string why_not = why_not_streamed(experts, options);
+  const StreamFit fit(model, experts, options);
+  if (why_not.empty() && fit.fits()) {
+    return fit.options();
+  }
+  if (options.prefill == Prefill::kStream) {
+    throw Error("--prefill stream", why_not.empty() ? fit.need() : "experts that can be streamed",
+                why_not.empty() ? fit.found() : why_not);
+  }
+  return without;
+}
+
+std::unique_ptr<Backend> make_gpu_backend(const Model& model, const GpuModel& parts,
                                           const RuntimeOptions& options, offload::Workers& workers) {
   cuda::use_device(kDevice);
   const cuda::DeviceProperties gpu = cuda::device_properties(kDevice);
   // The weights may have been loaded for another batch.
   require_gpu_memory(name_of(gpu),
-                     {.working = CudaBackend::bytes_needed(model.config(), options, gpu.multiprocessors),
+                     {.working = CudaBackend::bytes_needed(
+                          model.config(), options, streamed_sizes(parts.experts), gpu.multiprocessors),
                       .max_batch = options.max_batch},
                      cuda::device_memory().free_bytes);
-  return std::make_unique<CudaBackend>(model, dynamic_cast<const CudaWeights&>(weights), options, workers);
+  return std::make_unique<CudaBackend>(
+      CudaBackend::Parts{model, dynamic_cast<const CudaWeights&>(parts.weights), parts.experts,
+                         dynamic_cast<const CudaPinnedStore&>(parts.host_memory)},
+      options, workers);
 }
 
 }  // namespace sluice

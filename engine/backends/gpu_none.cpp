@@ -18,7 +18,16 @@ std::unique_ptr<const GpuWeights> load_gpu_weights(const Model&, const RuntimeOp
   throw Error("-ngl/--n-gpu-layers", "0", kWhyNot);
 }
 
-std::unique_ptr<Backend> make_gpu_backend(const Model&, const GpuWeights&, const RuntimeOptions&,
+std::unique_ptr<const GpuHostMemory> prepare_host_memory(const offload::ExpertWeights&,
+                                                         const RuntimeOptions&) {
+  return nullptr;
+}
+
+RuntimeOptions sized_for_gpu(const Model&, const offload::ExpertWeights&, RuntimeOptions) {
+  throw Error("-ngl/--n-gpu-layers", "0", kWhyNot);
+}
+
+std::unique_ptr<Backend> make_gpu_backend(const Model&, const GpuModel&, const RuntimeOptions&,
                                           offload::Workers&) {
   throw Error("-ngl/--n-gpu-layers", "0", kWhyNot);
 }

@@ -50,12 +50,12 @@ void SplitBackend::dense_ffn(int64_t layer, int64_t n_tokens) {
   of(layer).dense_ffn(layer, n_tokens);
 }
 
-bool SplitBackend::has_experts(int64_t layer) const {
-  return of(layer).has_experts(layer);
+bool SplitBackend::computes_experts(int64_t layer) const {
+  return of(layer).computes_experts(layer);
 }
 
-void SplitBackend::routed_ffn(int64_t layer, const Batch& batch) {
-  of(layer).routed_ffn(layer, batch_of(layer, batch));
+std::optional<Backend::Routed> SplitBackend::routed_ffn(int64_t layer, const Batch& batch) {
+  return of(layer).routed_ffn(layer, batch_of(layer, batch));
 }
 
 Backend::Routed SplitBackend::route(int64_t layer, int64_t n_tokens) {

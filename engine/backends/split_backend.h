@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "engine/backends/backend.h"
 
@@ -22,8 +23,8 @@ class SplitBackend final : public Backend {
   void resume(const Batch& batch, MatrixView<const float> x) override;
   void attention(int64_t layer, const Batch& batch) override;
   void dense_ffn(int64_t layer, int64_t n_tokens) override;
-  [[nodiscard]] bool has_experts(int64_t layer) const override;
-  void routed_ffn(int64_t layer, const Batch& batch) override;
+  [[nodiscard]] bool computes_experts(int64_t layer) const override;
+  std::optional<Routed> routed_ffn(int64_t layer, const Batch& batch) override;
   Routed route(int64_t layer, int64_t n_tokens) override;
   void finish_experts(int64_t layer, int64_t n_tokens) override;
   MatrixView<const float> residual(int64_t n_tokens) override;

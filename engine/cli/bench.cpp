@@ -186,7 +186,7 @@ class Bench {
   [[nodiscard]] RuntimeOptions runtime_options(const BenchSetup& setup) const {
     RuntimeOptions options;
     options.threads = setup.threads;
-    options.max_batch = setup.max_batch;
+    options.tile = setup.max_batch;
     options.attention = setup.attention;
     options.profile = options_.profile;
     options_.placement.apply_to(options, model_);

@@ -76,20 +76,30 @@ std::string profile_row(const BenchRow& row) {
   const double computing = us(b.attention_ns + b.route_ns + b.shared_ns);
   const double layer = computing + us(gpu ? b.waiting_ns : b.experts_ns);
   const double parts = computing + us(b.experts_ns) + kHandoverUs;
-  return fmt::format("| {} | {:.1f} | {:.1f} | {:.1f} | {:.1f} | {} | {:.1f} | {} |\n", row.test.name(),
+  const std::string copied =
+      b.copying_ns == 0
+          ? ""
+          : fmt::format("{:.2f} GB, {:.1f} GB/s",
+                        static_cast<double>(b.copied_bytes) / kNanoseconds / static_cast<double>(b.layers),
+                        static_cast<double>(b.copied_bytes) / static_cast<double>(b.copying_ns));
+  return fmt::format("| {} | {:.1f} | {:.1f} | {:.1f} | {:.1f} | {} | {:.1f} | {} | {} |\n", row.test.name(),
                      layer, us(b.attention_ns), us(b.route_ns), us(b.shared_ns),
                      gpu ? fmt::format("{:.1f}", us(b.waiting_ns)) : "", us(b.experts_ns),
-                     gpu ? fmt::format("{:.2f}", layer / parts) : "");
+                     gpu && copied.empty() ? fmt::format("{:.2f}", layer / parts) : "", copied);
 }
 
 std::string profile_head() {
   return fmt::format(
-      "\nAn MoE layer of a pass, us. With a GPU the first five are its times, of its layers, and the last "
-      "column is the layer against its parts one after the other, with {:.0f} us for the hand-over.\n\n"
+      "\nAn MoE layer of a pass, us. With a GPU the first five are its times, of its layers, and layer / "
+      "parts "
+      "is the layer against its parts one after the other, with {:.0f} us for the hand-over. Experts that "
+      "are "
+      "streamed are computed while it waits for them; what is copied for a layer has the rate while copies "
+      "run "
+      "beside it.\n\n"
       "| test | layer | attention | norm, router, hand-over | shared expert | waiting for the experts | "
-      "routed "
-      "experts on the CPU | layer / parts |\n"
-      "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+      "routed experts on the CPU | layer / parts | copied to the GPU |\n"
+      "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
       kHandoverUs);
 }
 

@@ -22,6 +22,12 @@ const Choices<AttentionMode>& attention_choices() {
   return choices;
 }
 
+const Choices<Prefill>& prefill_choices() {
+  static const Choices<Prefill> choices{
+      {"auto", Prefill::kAuto}, {"cpu", Prefill::kCpu}, {"stream", Prefill::kStream}};
+  return choices;
+}
+
 const Choices<NumaMode>& numa_choices() {
   static const Choices<NumaMode> choices{
       {"auto", NumaMode::kAuto}, {"off", NumaMode::kOff}, {"interleave", NumaMode::kInterleave}};

@@ -21,6 +21,8 @@ using Choices = std::vector<std::pair<std::string_view, T>>;
 const Choices<CacheType>& cache_type_choices();
 /// Of --attention.
 const Choices<AttentionMode>& attention_choices();
+/// Of --prefill.
+const Choices<Prefill>& prefill_choices();
 /// Of --numa.
 const Choices<NumaMode>& numa_choices();
 

@@ -86,7 +86,18 @@ void ComputeOptions::add_to(CLI::App& app) {
   take_whole_number(app.add_option("-t,--threads", threads, "Threads; 0 = all physical cores (default 0)"),
                     0);
   take_whole_number(
-      app.add_option("--ubatch-size", max_batch, "Also -ub. Tokens per forward pass (default 512)"), 1);
+      app.add_option(
+          "-b,--batch-size", max_batch,
+          "Tokens per forward pass: streamed experts are copied once for all of them; 0 = what a GPU "
+          "has room for, else -ub (default 0)"),
+      0);
+  take_whole_number(app.add_option("--ubatch-size", tile,
+                                   "Also -ub. Tokens of a pass that are computed at a time (default 512)"),
+                    1);
+  take_words(app.add_option("--prefill", prefill,
+                            "With a GPU, who computes experts in memory for many tokens: the CPU, the GPU to "
+                            "which they are copied, or what is fastest (default auto)"),
+             prefill_choices());
   take_words(
       app.add_option("--cache-type-k", cache_type,
                      "Also -ctk. Type of the attention cache, latents and the indexer's keys (default bf16)"),
@@ -102,6 +113,8 @@ RuntimeOptions ComputeOptions::runtime(const Model& model, int64_t tokens) const
   RuntimeOptions options;
   options.threads = threads;
   options.max_batch = max_batch;
+  options.tile = tile;
+  options.prefill = prefill;
   options.attention = attention;
   placement.apply_to(options, model);
   options.planned_context = tokens;

@@ -35,11 +35,14 @@ struct ExpertOptions {
   void apply_to(RuntimeOptions& options) const;
 };
 
-/// -c, -t, -ub, -ctk, --attention, --exact, --mmap, --numa, --check-tensors, and where it is computed.
+/// -c, -t, -b, -ub, --prefill, -ctk, --attention, --exact, --mmap, --numa, --check-tensors, and where it is
+/// computed.
 struct ComputeOptions {
-  int64_t context = 0;  // tokens; 0 = the model's
-  int64_t threads = 0;  // 0 = all physical cores
-  int64_t max_batch = 512;
+  int64_t context = 0;    // tokens; 0 = the model's
+  int64_t threads = 0;    // 0 = all physical cores
+  int64_t max_batch = 0;  // -b; 0 = chosen
+  int64_t tile = 512;     // -ub
+  Prefill prefill = Prefill::kAuto;
   CacheType cache_type = CacheType::kBF16;
   AttentionMode attention = AttentionMode::kSparse;
   ExpertOptions experts;

@@ -224,9 +224,10 @@ class Recorder final : public Backend {
     note(fmt::format("attention {}", layer), batch);
   }
   void dense_ffn(int64_t layer, int64_t) override { note(fmt::format("dense {}", layer)); }
-  [[nodiscard]] bool has_experts(int64_t layer) const override { return layer % 2 == 1; }
-  void routed_ffn(int64_t layer, const Batch& batch) override {
+  [[nodiscard]] bool computes_experts(int64_t layer) const override { return layer % 2 == 1; }
+  std::optional<Routed> routed_ffn(int64_t layer, const Batch& batch) override {
     note(fmt::format("routed {}", layer), batch);
+    return {};
   }
   Routed route(int64_t layer, int64_t) override {
     note(fmt::format("route {}", layer));
@@ -275,8 +276,8 @@ class SplitCalls : public ::testing::Test {
       split_->attention(layer, batch_);
       if (layer == 0) {
         split_->dense_ffn(layer, 2);
-      } else if (split_->has_experts(layer)) {
-        split_->routed_ffn(layer, batch_);
+      } else if (split_->computes_experts(layer)) {
+        static_cast<void>(split_->routed_ffn(layer, batch_));
       } else {
         static_cast<void>(split_->route(layer, 2));
         split_->finish_experts(layer, 2);

@@ -1,0 +1,343 @@
+// Experts streamed through the GPU: against the same experts resident, against the CPU, mixed at random with
+// the CPU's share; stops and what does not fit.
+#include "engine/backends/cuda_prefill.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/synth/open_model.h"
+#include "offload/expert_store.h"
+#include "offload/expert_team.h"
+#include "offload/thread_places.h"
+#include "quant/base/number.h"
+#include "support/compare.h"
+#include "support/error_text.h"
+#include "support/on_gpu.h"
+#include "support/random_experts.h"
+
+namespace sluice {
+namespace {
+
+constexpr int64_t kContext = 192;
+constexpr int64_t kTokens = 150;
+
+class CudaPrefillTest : public testing::OnGpu {
+ protected:
+  Model random_model(const std::string& type) {
+    Model model = synth::open_model(
+        synth::parse_model_spec(fmt::format("synth:tiny,dense=1,moe=3,type={},dense_type={},seed={}", type,
+                                            type, random_.integer(0, 1'000'000))),
+        {});
+    ids_.resize(static_cast<size_t>(kTokens));
+    for (int32_t& id : ids_) {
+      id = static_cast<int32_t>(random_.integer(0, model.config().vocab_size - 1));
+    }
+    return model;
+  }
+
+  /// Dense, so that no selection of positions can flip.
+  static RuntimeOptions options(Prefill prefill, int64_t batch, int64_t tile = 512) {
+    return {.max_batch = batch,
+            .tile = tile,
+            .attention = AttentionMode::kDense,
+            .device = Device::kGpu,
+            .prefill = prefill};
+  }
+
+  /// Of every position, [kTokens, vocabulary].
+  std::vector<float> logits(Runtime& runtime) {
+    const auto cache = runtime.make_cache(kContext, CacheType::kF32);
+    const int64_t batch = runtime.options().max_batch;
+    std::vector<float> all;
+    for (int64_t first = 0; first < kTokens; first += batch) {
+      const int64_t n = std::min(batch, kTokens - first);
+      const auto ids = std::span(ids_).subspan(static_cast<size_t>(first), static_cast<size_t>(n));
+      const MatrixView<const float> rows =
+          runtime.forward({.ids = ids, .first_position = first, .logits = Logits::kAll, .stop = {}}, *cache)
+              .logits;
+      all.insert(all.end(), rows.data, rows.data + n * rows.cols);
+    }
+    return all;
+  }
+  std::vector<float> logits(const Model& model, const RuntimeOptions& options) {
+    Runtime runtime(model, options);
+    return logits(runtime);
+  }
+
+  /// |a - b| / |b| of a row, that `share` of all rows stay below: a choice of experts that flips spoils some
+  /// rows, not most.
+  static double row_error(std::span<const float> a, std::span<const float> b, double share) {
+    std::vector<double> errors;
+    const size_t cols = a.size() / static_cast<size_t>(kTokens);
+    for (size_t r = 0; r < static_cast<size_t>(kTokens); ++r) {
+      double error = 0;
+      double total = 0;
+      for (size_t i = r * cols; i < (r + 1) * cols; ++i) {
+        error += std::pow(double{a[i]} - double{b[i]}, 2);
+        total += std::pow(double{b[i]}, 2);
+      }
+      errors.push_back(std::sqrt(error / total));
+    }
+    std::ranges::sort(errors);
+    return errors[static_cast<size_t>(share * static_cast<double>(errors.size() - 1))];
+  }
+
+  std::vector<int32_t> ids_;
+};
+
+std::vector<int64_t> moe_layers(const Model& model) {
+  std::vector<int64_t> layers(static_cast<size_t>(model.config().layers - model.config().dense_layers));
+  std::iota(layers.begin(), layers.end(), model.config().dense_layers);
+  return layers;
+}
+
+// The same products in the same precision: only sums are ordered otherwise.
+TEST_F(CudaPrefillTest, StreamedExpertsAreTheResidentOnes) {
+  SCOPED_TRACE(random_.describe());
+  for (const char* const type : {"q8_0", "nvfp4", "q4_k"}) {
+    const Model model = random_model(type);
+    RuntimeOptions resident = options(Prefill::kCpu, 512);
+    resident.gpu_expert_layers = moe_layers(model);
+    const std::vector<float> expected = logits(model, resident);
+    for (const int64_t batch : {0, 64, 512}) {
+      const double error = row_error(logits(model, options(Prefill::kStream, batch)), expected, 0.5);
+      EXPECT_LT(error, 1e-3) << type << ", batch " << batch;
+      fmt::print("{:6} batch {:3}: median row error against resident experts {:.1e}\n", type, batch, error);
+    }
+  }
+}
+
+TEST_F(CudaPrefillTest, StaysNearTheCpuWhereverExpertsAre) {
+  SCOPED_TRACE(random_.describe());
+  for (const char* const type : {"q8_0", "nvfp4"}) {
+    const Model model = random_model(type);
+    RuntimeOptions on_cpu{.max_batch = 512,
+                          .attention = AttentionMode::kDense,
+                          .activations = Activations::kFloat32,
+                          .device = Device::kCpu};
+    const std::vector<float> expected = logits(model, on_cpu);
+    for (const Prefill prefill : {Prefill::kAuto, Prefill::kStream, Prefill::kCpu}) {
+      for (const int64_t batch : {1, 7, 64, 512}) {
+        RuntimeOptions there = options(prefill, batch, batch == 64 ? 16 : 512);
+        for (const int64_t layer : moe_layers(model)) {
+          if (random_.integer(0, 3) == 0) there.gpu_expert_layers.push_back(layer);
+        }
+        const double error = row_error(logits(model, there), expected, 0.5);
+        EXPECT_LT(error, 0.1) << type << ", " << prefill_name(prefill) << ", batch " << batch << ", "
+                              << there.gpu_expert_layers.size() << " layers resident";
+      }
+    }
+  }
+}
+
+TEST_F(CudaPrefillTest, ASmallRingGivesTheSameBits) {
+  SCOPED_TRACE(random_.describe());
+  const Model model = random_model("q8_0");
+  const std::vector<float> expected = logits(model, options(Prefill::kStream, 512));
+  RuntimeOptions small = options(Prefill::kStream, 512);
+  {
+    const Runtime runtime(model, small);
+    small.staging_bytes = runtime.options().staging_bytes / 8;
+  }
+  for (int run = 0; run < 3; ++run) {
+    Runtime runtime(model, small);
+    EXPECT_LE(runtime.options().staging_bytes, small.staging_bytes);
+    EXPECT_TRUE(testing::identical(logits(runtime), expected));
+    EXPECT_TRUE(testing::identical(logits(runtime), expected)) << "the second time";
+  }
+}
+
+// Wherever the stop comes: before a layer, among the experts, after the last.
+TEST_F(CudaPrefillTest, AStoppedPassLeavesTheCacheAsItWas) {
+  SCOPED_TRACE(random_.describe());
+  const Model model = random_model("q8_0");
+  Runtime runtime(model, options(Prefill::kStream, 64, 16));
+  const std::span<const int32_t> first = std::span(ids_).first(50);
+  Session whole(runtime, kContext, CacheType::kF32);
+  whole.prefill(first);
+  whole.prefill(ids_);
+  const std::vector<float> expected(whole.logits().begin(), whole.logits().end());
+  for (int64_t layer = 0; layer <= model.config().layers; ++layer) {
+    Session session(runtime, kContext, CacheType::kF32);
+    session.prefill(first);
+    std::stop_source stop;
+    if (layer == 0) stop.request_stop();
+    int64_t calls = 0;
+    const PrefillReport report = session.prefill(
+        ids_, [&](int64_t, int64_t) { calls == layer - 1 ? stop.request_stop() : false, ++calls; },
+        stop.get_token());
+    EXPECT_FALSE(report.completed) << layer;
+    session.prefill(ids_);
+    EXPECT_TRUE(
+        testing::close(session.logits(), std::vector<double>(expected.begin(), expected.end()), 1e-4, 1e-4))
+        << "stopped after layer " << layer;
+  }
+}
+
+TEST_F(CudaPrefillTest, WhatCannotBeStreamedIsRefused) {
+  SCOPED_TRACE(random_.describe());
+  const auto refusal = [](const Model& model, const RuntimeOptions& wish) {
+    return testing::error_text([&] {
+      const Runtime runtime(model, wish);
+      return 0;
+    });
+  };
+  const Model model = random_model("q8_0");
+  RuntimeOptions wish = options(Prefill::kStream, 512);
+  wish.staging_bytes = int64_t{1} << 50;
+  const std::string large = refusal(model, wish);
+  for (const char* const part : {"--prefill stream", "512 tokens (-b)", "GB free"}) {
+    EXPECT_NE(large.find(part), std::string::npos) << part << " in: " << large;
+  }
+  const std::string floats = refusal(random_model("bf16"), options(Prefill::kStream, 512));
+  EXPECT_NE(floats.find("not quantized"), std::string::npos) << floats;
+  wish = options(Prefill::kAuto, 512);
+  wish.staging_bytes = int64_t{1} << 50;
+  EXPECT_EQ(Runtime(model, wish).options().prefill, Prefill::kCpu);
+}
+
+/// One layer's experts divided at random.
+class CudaExpertPlaces : public testing::OnGpu {
+ protected:
+  static constexpr int64_t kTokensOfLayer = 90;
+  static constexpr int64_t kUsed = 3;
+
+  void choose(int64_t experts) {
+    std::vector<int32_t> all(static_cast<size_t>(experts));
+    std::iota(all.begin(), all.end(), 0);
+    ids_.clear();
+    for (int64_t t = 0; t < kTokensOfLayer; ++t) {
+      for (int64_t i = 0; i < kUsed; ++i) {
+        std::swap(all[static_cast<size_t>(i)], all[static_cast<size_t>(random_.integer(i, experts - 1))]);
+      }
+      std::sort(all.begin(), all.begin() + kUsed);
+      ids_.insert(ids_.end(), all.begin(), all.begin() + kUsed);
+    }
+    route_weights_ = random_.normal(kTokensOfLayer * kUsed);
+  }
+  [[nodiscard]] offload::Routes routes() const {
+    return {{ids_.data(), kTokensOfLayer, kUsed}, {route_weights_.data(), kTokensOfLayer, kUsed}};
+  }
+
+  std::vector<int32_t> ids_;
+  std::vector<float> route_weights_;
+};
+
+TEST_F(CudaExpertPlaces, AnyDivisionGivesTheCpusSums) {
+  SCOPED_TRACE(random_.describe());
+  offload::Workers workers(2);
+  for (const int64_t nodes : {1, 2}) {
+    const testing::RandomExpertShape shape{.experts = 12,
+                                           .d_model = 256,
+                                           .d_expert = 128,
+                                           .gate = quant::DType::kQ8_0,
+                                           .up = quant::DType::kQ8_0,
+                                           .down = quant::DType::kQ8_0,
+                                           .scaled = true};
+    testing::RandomExperts source;
+    source.add_dense_layer();
+    source.add_layer(shape, random_);
+    offload::ExpertStoreOptions how;
+    how.homes.assign(static_cast<size_t>(nodes), offload::ExpertHome{});
+    how.policy = offload::MemoryPolicy::kAnywhere;
+    const auto store = offload::ExpertStore::load(source, how, workers);
+    ASSERT_TRUE(store.has_value());
+    offload::ExpertTeam team(*store,
+                             {.d_model = shape.d_model,
+                              .d_expert = shape.d_expert,
+                              .used = kUsed,
+                              .max_tokens = kTokensOfLayer,
+                              .arithmetic = offload::ExpertArithmetic::kFloat32},
+                             workers);
+    // bf16 on both sides.
+    std::vector<float> f = random_.normal(kTokensOfLayer * shape.d_model);
+    std::vector<uint16_t> f16(f.size());
+    std::ranges::transform(f, f16.begin(), [](float v) { return f32_to_bf16(v); });
+    std::ranges::transform(f16, f.begin(), [](uint16_t v) { return bf16_to_f32(v); });
+    choose(shape.experts);
+    std::vector<float> expected(f.size(), 0.0F);
+    team.add(1, {f.data(), kTokensOfLayer, shape.d_model}, routes(),
+             {expected.data(), kTokensOfLayer, shape.d_model});
+
+    const CudaPinnedStore pinned(store->memory(), 0, 1 << 16);
+    if (random_.integer(0, 1) == 0) pinned.wait();
+    const StreamedShape streamed{.max_tokens = kTokensOfLayer,
+                                 .d_model = shape.d_model,
+                                 .d_expert = shape.d_expert,
+                                 .experts = shape.experts,
+                                 .used = kUsed};
+    const StreamedSizes sizes = streamed_sizes(*store);
+    for (int run = 0; run < 10; ++run) {
+      CudaExpertStream stream_of(*store, pinned,
+                                 staging_shape(sizes, random_.integer(kLeastSlots, 20) * sizes.expert_bytes),
+                                 workers);
+      CudaStreamedExperts experts(*store, streamed);
+      CudaCpuShare share({kTokensOfLayer, shape.d_model, kUsed});
+      std::vector<uint8_t> is_cpus(static_cast<size_t>(shape.experts));
+      std::vector<int32_t> others;
+      for (int32_t e = 0; e < shape.experts; ++e) {
+        is_cpus[static_cast<size_t>(e)] = static_cast<uint8_t>(random_.integer(0, 1));
+        if (is_cpus[static_cast<size_t>(e)] == 0) others.push_back(e);
+      }
+      const cuda::DeviceBuffer<uint16_t> f_there(f16);
+      const cuda::DeviceBuffer<float> weights_there(route_weights_);
+      const cuda::DeviceBuffer<float> y(std::vector<float>(f.size(), 0.0F));
+      const auto slots = stream_of.want(1, others);
+      stream_of.fill();
+      const int64_t rows = share.send(routes(), is_cpus, f_there.data(), stream());
+      experts.begin_layer(1, routes().ids, slots, stream_of.per_slot(), stream());
+      for (size_t slot = 0; slot < slots.size(); ++slot) {
+        stream_of.fill();
+        experts.add(slot, stream_of.take(stream()), {f_there.data(), weights_there.data(), y.data()},
+                    stream());
+        stream_of.release(stream());
+      }
+      if (rows > 0) {
+        const Backend::Routed left = share.receive();
+        team.add(1, left.f, left.routes, left.sum);
+        share.add_sum(y.data(), stream());
+      }
+      const std::vector<float> found = y.to_host(stream());
+      double error = 0;
+      double total = 0;
+      for (size_t i = 0; i < found.size(); ++i) {
+        error += std::pow(double{found[i]} - double{expected[i]}, 2);
+        total += std::pow(double{expected[i]}, 2);
+      }
+      EXPECT_LT(std::sqrt(error / total), 0.01) << others.size() << " of 12 streamed, " << nodes << " nodes";
+      const CudaExpertStream::Copied copied = stream_of.copied();
+      EXPECT_EQ(copied.bytes > 0, !others.empty());
+      EXPECT_EQ(copied.ns > 0, !others.empty());
+    }
+  }
+}
+
+TEST_F(CudaExpertPlaces, LockedMemoryIsKnownPieceByPiece) {
+  const std::vector<std::byte> memory(size_t{5} << 20);
+  const CudaPinnedStore store({memory}, 0, 2 << 20);
+  store.wait();
+  EXPECT_EQ(store.problem(), "");
+  EXPECT_EQ(store.locked_bytes(), static_cast<int64_t>(memory.size()));
+  const std::span<const std::byte> all(memory);
+  const CudaPinnedStore::Part part = store.first_part(all.subspan((1 << 20) + 5));
+  EXPECT_TRUE(part.locked);
+  EXPECT_EQ(part.bytes.size(), size_t{(1 << 20) - 5}) << "up to the piece's end";
+  EXPECT_EQ(store.first_part(all.last(3)).bytes.size(), 3U);
+  const std::vector<std::byte> elsewhere(16);
+  EXPECT_FALSE(store.first_part(elsewhere).locked);
+  // Locked twice is refused, kept and told.
+  const CudaPinnedStore again({memory}, 0);
+  again.wait();
+  EXPECT_NE(again.problem().find("page-locking"), std::string::npos) << again.problem();
+  EXPECT_FALSE(again.first_part(all).locked);
+}
+
+}  // namespace
+}  // namespace sluice
