@@ -94,6 +94,12 @@ void CudaBackend::give_up_pass() {
   }
 }
 
+// A failed kernel is told by whatever is asked of its stream from then on.
+std::string CudaBackend::failed_in() const {
+  const cudaError_t state = cudaStreamQuery(stream_.get());
+  return state == cudaSuccess || state == cudaErrorNotReady ? std::string() : progress_.text();
+}
+
 int64_t CudaBackend::bytes_needed(const ModelConfig& config, const RuntimeOptions& options,
                                   int64_t multiprocessors) {
   return activation_bytes({config, options.max_batch, multiprocessors}) +
@@ -168,13 +174,14 @@ MatrixView<const float> CudaBackend::residual(int64_t n_tokens) {
   return {to_host(buffers_.residual, n_tokens, config_.d_model).data(), n_tokens, config_.d_model};
 }
 
-void CudaBackend::norm_residual(const float* gain, int64_t n) {
+void CudaBackend::norm_residual(const float* gain, int64_t n, cuda::Mark mark) {
   cuda::rms_norm({.x = buffers_.residual,
                   .x_stride = config_.d_model,
                   .y = buffers_.normed,
                   .y_stride = config_.d_model,
                   .rows = n,
-                  .n = config_.d_model},
+                  .n = config_.d_model,
+                  .mark = mark},
                  gain, config_.rms_eps, stream_.get());
 }
 
@@ -254,7 +261,8 @@ void CudaBackend::final_norm(RowRange rows) {
                   .y = x,
                   .y_stride = config_.d_model,
                   .rows = rows.count,
-                  .n = config_.d_model},
+                  .n = config_.d_model,
+                  .mark = progress_.begin_of(CudaBlock::kHead, 0)},
                  weights_.output_norm, config_.rms_eps, stream_.get());
 }
 

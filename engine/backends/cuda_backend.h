@@ -18,6 +18,7 @@
 #include "engine/backends/cuda_cache.h"
 #include "engine/backends/cuda_experts.h"
 #include "engine/backends/cuda_products.h"
+#include "engine/backends/cuda_progress.h"
 #include "engine/backends/cuda_weights.h"
 #include "engine/backends/expert_handover.h"
 #include "engine/model.h"
@@ -55,6 +56,7 @@ class CudaBackend final : public Backend {
   void final_norm(RowRange rows) override;
   void head(RowRange rows, MatrixView<float> logits) override;
   void give_up_pass() override;
+  [[nodiscard]] std::string failed_in() const override;
   void correct_times(LayerTimes& times) override;
 
  private:
@@ -86,8 +88,8 @@ class CudaBackend final : public Backend {
   /// The first n rows of [n, cols] in memory of the host, which are valid until the next call.
   std::span<const float> to_host(const float* data, int64_t n, int64_t cols);
   void fill_angles(offload::Workers& workers);
-  // normed = RMSNorm(residual)
-  void norm_residual(const float* gain, int64_t n);
+  // normed = RMSNorm(residual), which begins the block of `mark`
+  void norm_residual(const float* gain, int64_t n, cuda::Mark mark);
   // residual += block_output
   void add_block(int64_t n);
   // residual += SwiGLU(normed)
@@ -145,6 +147,7 @@ class CudaBackend final : public Backend {
   int64_t unanswered_ = 0;              // MoE layers of this pass that wait, or will wait, for their experts
   std::vector<TokenGraph> graphs_;      // the last one used is the last one
   CudaBlockClock clock_;
+  CudaProgress progress_;
 };
 
 }  // namespace sluice

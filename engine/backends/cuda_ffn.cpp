@@ -27,7 +27,7 @@ void CudaBackend::dense_ffn(int64_t layer, int64_t n_tokens) {
 
 void CudaBackend::put_dense_ffn(int64_t layer_index, int64_t n_tokens) {
   const CudaLayer& layer = layer_weights(layer_index);
-  norm_residual(layer.ffn_norm, n_tokens);
+  norm_residual(layer.ffn_norm, n_tokens, progress_.begin_of(CudaBlock::kFfn, layer_index));
   ffn(layer.dense, n_tokens);
   clock_.end_of(Block::kLayer, layer_index, stream_.get());
 }
@@ -36,7 +36,7 @@ void CudaBackend::put_dense_ffn(int64_t layer_index, int64_t n_tokens) {
 void CudaBackend::put_choice(int64_t layer_index, int64_t n_tokens) {
   const CudaLayer& layer = layer_weights(layer_index);
   const cpu::RouterParams& router = config_.router;
-  norm_residual(layer.ffn_norm, n_tokens);
+  norm_residual(layer.ffn_norm, n_tokens, progress_.begin_of(CudaBlock::kFfn, layer_index));
   const CudaProduct product{
       layer.router, {buffers_.router_logits, n_tokens, router.experts}, CudaRounding::kNone};
   products_.multiply({&product, 1}, {buffers_.normed, n_tokens, config_.d_model}, stream_.get());
