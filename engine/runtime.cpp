@@ -104,6 +104,16 @@ std::string prefill_text(const RuntimeOptions& options) {
                      options.prefill == Prefill::kAuto ? " or computed by the CPU" : "");
 }
 
+/// With the place where a GPU failed; CUDA tells the error to whoever comes next, which may be far from it.
+[[noreturn]] void rethrow_with_place(const Error& error, const Backend& backend) {
+  const std::string place = backend.failed_in();
+  if (place.empty()) {
+    throw;
+  }
+  throw Error(error.subject(), error.expected(),
+              fmt::format("{}; the last block that began on the GPU: {}", error.found(), place));
+}
+
 /// Why a GPU that is there is left alone although nobody said so.
 std::string unused_gpu(Device wish) {
   return wish == Device::kAuto ? find_gpu().notice : std::string();
@@ -246,7 +256,11 @@ Runtime::Result Runtime::forward(const ForwardRequest& request, KvCache& cache) 
       throw Error("token id", fmt::format("0 to {}", config.vocab_size - 1), std::to_string(id));
     }
   }
-  return run_layers(request, cache);
+  try {
+    return run_layers(request, cache);
+  } catch (const Error& error) {
+    rethrow_with_place(error, *parts_->backend);
+  }
 }
 
 // The model specification's section 2, one line per block.

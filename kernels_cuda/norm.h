@@ -7,6 +7,13 @@
 
 namespace sluice::cuda {
 
+/// A word of page-locked memory that a kernel writes when it runs, so that the host can tell how far a stream
+/// has come. Null: nothing is written.
+struct Mark {
+  uint32_t* word = nullptr;
+  uint32_t value = 0;
+};
+
 /// Rows of `n` floats on the GPU; strides in floats.
 struct NormRows {
   const float* x = nullptr;  // [rows, n]
@@ -15,6 +22,7 @@ struct NormRows {
   int64_t y_stride = 0;
   int64_t rows = 0;
   int64_t n = 0;
+  Mark mark = {};  // of rms_norm
 };
 
 /// y[i] = gain[i] * x[i] / sqrt(mean(x^2) + eps). gain [n] on the GPU. Sums of float32 in a fixed order.

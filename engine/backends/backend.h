@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <stop_token>
+#include <string>
 
 #include "engine/caches.h"
 #include "engine/forward_observer.h"
@@ -96,6 +97,9 @@ class Backend {
   /// After embed() or resume(), when a pass will not be completed: ends what is under way, so that nothing
   /// waits for calls that do not come.
   virtual void give_up_pass() {}
+
+  /// After an Error in a pass: what a GPU that failed was computing, in words; empty when none failed.
+  [[nodiscard]] virtual std::string failed_in() const { return {}; }
 
   /// Writes over what the clock around the calls says of the last pass where the backend knows better. To be
   /// called after the pass; may wait for it. Of a divided model the times of the GPU's layers.

@@ -44,7 +44,7 @@ void CudaBackend::put_attention_tile(int64_t layer_index, const Batch& batch) {
   const auto& cache = dynamic_cast<const CudaCache&>(*batch.cache);
   const int64_t n = batch.n_tokens();
 
-  norm_residual(layer.attention_norm, rows_of(batch));
+  norm_residual(layer.attention_norm, rows_of(batch), progress_.begin_of(CudaBlock::kAttention, layer_index));
   const bool any_selects = config_.has_indexer && selects(batch, batch.first_position + n - 1);
   project_input(layer, n, any_selects);
   project_query(layer, batch, any_selects);

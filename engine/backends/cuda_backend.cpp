@@ -118,6 +118,12 @@ void CudaBackend::give_up_pass() {
   }
 }
 
+// A failed kernel is told by whatever is asked of its stream from then on.
+std::string CudaBackend::failed_in() const {
+  const cudaError_t state = cudaStreamQuery(stream_.get());
+  return state == cudaSuccess || state == cudaErrorNotReady ? std::string() : progress_.text();
+}
+
 int64_t CudaBackend::bytes_needed(const ModelConfig& config, const RuntimeOptions& options,
                                   const StreamedSizes& sizes, int64_t multiprocessors) {
   return activation_bytes(activation_shape(config, options, multiprocessors)) +
@@ -193,13 +199,14 @@ MatrixView<const float> CudaBackend::residual(int64_t n_tokens) {
   return {to_host(buffers_.residual, n_tokens, config_.d_model).data(), n_tokens, config_.d_model};
 }
 
-void CudaBackend::norm_residual(const float* gain, RowRange rows) {
+void CudaBackend::norm_residual(const float* gain, RowRange rows, cuda::Mark mark) {
   cuda::rms_norm({.x = residual_at(rows),
                   .x_stride = config_.d_model,
                   .y = buffers_.normed,
                   .y_stride = config_.d_model,
                   .rows = rows.count,
-                  .n = config_.d_model},
+                  .n = config_.d_model,
+                  .mark = mark},
                  gain, config_.rms_eps, stream_.get());
 }
 
@@ -311,7 +318,8 @@ void CudaBackend::final_norm(RowRange rows) {
                   .y = x,
                   .y_stride = config_.d_model,
                   .rows = rows.count,
-                  .n = config_.d_model},
+                  .n = config_.d_model,
+                  .mark = progress_.begin_of(CudaBlock::kHead, 0)},
                  weights_.output_norm, config_.rms_eps, stream_.get());
 }
 

@@ -21,6 +21,7 @@
 #include "engine/backends/cuda_experts.h"
 #include "engine/backends/cuda_prefill.h"
 #include "engine/backends/cuda_products.h"
+#include "engine/backends/cuda_progress.h"
 #include "engine/backends/cuda_weights.h"
 #include "engine/backends/expert_handover.h"
 #include "engine/model.h"
@@ -64,6 +65,7 @@ class CudaBackend final : public Backend {
   void final_norm(RowRange rows) override;
   void head(RowRange rows, MatrixView<float> logits) override;
   void give_up_pass() override;
+  [[nodiscard]] std::string failed_in() const override;
   void correct_times(LayerTimes& times) override;
 
  private:
@@ -109,8 +111,8 @@ class CudaBackend final : public Backend {
   /// The first n rows of [n, cols] in memory of the host, which are valid until the next call.
   std::span<const float> to_host(const float* data, int64_t n, int64_t cols);
   void fill_angles(offload::Workers& workers);
-  // normed = RMSNorm(residual), these rows of it
-  void norm_residual(const float* gain, RowRange rows);
+  // normed = RMSNorm(residual), these rows of it, which begins the block of `mark`
+  void norm_residual(const float* gain, RowRange rows, cuda::Mark mark);
   // residual += block_output
   void add_block(RowRange rows);
   // residual += SwiGLU(normed)
@@ -177,6 +179,7 @@ class CudaBackend final : public Backend {
   std::vector<TokenGraph> graphs_;      // the last one used is the last one
   CudaBlockClock clock_;
   CudaExpertStream::Copied told_;  // by correct_times() so far
+  CudaProgress progress_;
 };
 
 }  // namespace sluice

@@ -30,7 +30,7 @@ void CudaBackend::dense_ffn(int64_t layer, int64_t n_tokens) {
 void CudaBackend::put_dense_ffn(int64_t layer_index, int64_t n_tokens) {
   const CudaLayer& layer = layer_weights(layer_index);
   for_tiles(n_tokens, [&](RowRange rows) {
-    norm_residual(layer.ffn_norm, rows);
+    norm_residual(layer.ffn_norm, rows, progress_.begin_of(CudaBlock::kFfn, layer_index));
     ffn(layer.dense, rows);
   });
   clock_.end_of(Block::kLayer, layer_index, stream_.get());
@@ -39,7 +39,7 @@ void CudaBackend::put_dense_ffn(int64_t layer_index, int64_t n_tokens) {
 void CudaBackend::put_choice(int64_t layer_index, RowRange rows, int32_t* ids, float* weights) {
   const CudaLayer& layer = layer_weights(layer_index);
   const cpu::RouterParams& router = config_.router;
-  norm_residual(layer.ffn_norm, rows);
+  norm_residual(layer.ffn_norm, rows, progress_.begin_of(CudaBlock::kFfn, layer_index));
   const CudaProduct product{
       layer.router, {buffers_.router_logits, rows.count, router.experts}, CudaRounding::kNone};
   products_.multiply({&product, 1}, {buffers_.normed, rows.count, config_.d_model}, stream_.get());

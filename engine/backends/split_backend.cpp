@@ -86,6 +86,11 @@ void SplitBackend::give_up_pass() {
   rest_->give_up_pass();
 }
 
+std::string SplitBackend::failed_in() const {
+  const std::string first = first_->failed_in();
+  return first.empty() ? rest_->failed_in() : first;
+}
+
 void SplitBackend::correct_times(LayerTimes& times) {
   rest_->correct_times(times);
 }

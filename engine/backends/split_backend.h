@@ -31,6 +31,7 @@ class SplitBackend final : public Backend {
   void final_norm(RowRange rows) override;
   void head(RowRange rows, MatrixView<float> logits) override;
   void give_up_pass() override;
+  [[nodiscard]] std::string failed_in() const override;
   void correct_times(LayerTimes& times) override;
 
  private:
