@@ -59,6 +59,8 @@ class DeviceBuffer {
   /// Holds a copy of `values`; returns when that is made.
   explicit DeviceBuffer(std::span<const T> values) : DeviceBuffer(static_cast<int64_t>(values.size())) {
     check(cudaMemcpy(data(), values.data(), values.size_bytes(), cudaMemcpyHostToDevice), "cudaMemcpy");
+    // From pageable memory that returns before the last bytes have arrived.
+    check(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize");
   }
   explicit DeviceBuffer(const std::vector<T>& values) : DeviceBuffer(std::span<const T>(values)) {}
 
