@@ -117,8 +117,7 @@ IndexArgs args_of(const IndexScoreParams& p, int64_t queries_per_block) {
           .zeros = {}};
 }
 
-/// int8 keys: no more blocks than the GPU holds at once, each going round. bf16 keys fill the registers, a
-/// block has no room for the next ones.
+/// int8 keys: no more blocks than the GPU holds at once, each going round.
 template <typename Shape, int kBlocksPerMultiprocessor>
 void launch_few(const IndexScoreParams& p, cudaStream_t stream) {
   constexpr const char* kName = "index_scores_of_one";

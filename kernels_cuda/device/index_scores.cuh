@@ -35,8 +35,6 @@ struct IndexShape {
   static constexpr int kBlockKeys = kWarps * kWarpKeys;
   static constexpr int kStageQueries = kStageQueriesArg;
   static constexpr int kStages = 2;
-  static constexpr int kUnroll =
-      kIsInt8 && kKeyTiles == 2 ? 2 : 1;  // where registers are left: latency of the few
   static constexpr int kRowBytes = static_cast<int>(index_key_bytes(kFormat, kIndexDims));
   static constexpr int kRowChunks = kRowBytes / 16;
   static constexpr int kLaneChunks = kRowChunks / 4;
@@ -265,7 +263,7 @@ __device__ __forceinline__ void sum_heads(float (&sums)[Shape::kKeyTiles][2], co
   [[maybe_unused]] int32_t start[4];  // in registers of their own, not moved there before every product
 #pragma unroll
   for (int i = 0; i < 4; ++i) start[i] = static_cast<int32_t>(kBias + args.zeros[i]);
-#pragma unroll Shape::kUnroll
+#pragma unroll 1
   for (int first = 0; first < n_heads; first += 8) {
     float y[Shape::kKeyTiles][4];
     if constexpr (Shape::kIsInt8) {
@@ -397,7 +395,8 @@ __device__ __forceinline__ void ask_for_keys(const IndexArgs& args, int block_ke
 }
 
 /// A query for each block, for few queries: grid x = every gridDim.x-th block of keys, y = query. The keys of
-/// a block are loaded while those before them are multiplied.
+/// a block are loaded while those before them are multiplied; bf16 keys fill the registers, their grid has as
+/// many blocks as there are of keys.
 template <typename Shape, int kBlocksPerMultiprocessor>
 __global__ void __launch_bounds__(Shape::kThreads, kBlocksPerMultiprocessor)
     index_scores_of_one(const IndexArgs args) {
@@ -430,7 +429,9 @@ __global__ void __launch_bounds__(Shape::kThreads, kBlocksPerMultiprocessor)
     arrange_keys(keys, rows, args);
 #pragma unroll
     for (int i = 0; i < Shape::kKeyTiles / 2; ++i) scales[i] = next_scales[i];
-    if (first_key + step < length) load_keys(rows, next_scales, args, first_key + step);
+    if constexpr (Shape::kIsInt8) {  // others have no next ones
+      if (first_key + step < length) load_keys(rows, next_scales, args, first_key + step);
+    }
     score_group<Shape>(keys, scales, shared.queries[0][0], args, first_key,
                        {args.scores + int64_t{query} * args.score_stride, static_cast<size_t>(length)});
   }
