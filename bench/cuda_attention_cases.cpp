@@ -48,14 +48,16 @@ Bytes random_bytes(int64_t bytes, uint64_t seed) {
   return buffer;
 }
 
-/// Copies of `bytes`, and launches, that it takes to go through more than L2 holds.
-int64_t copies_of(int64_t bytes) {
-  return std::clamp<int64_t>(kRotated / bytes, 2, 64);
+/// Launches of a graph: so many that the graph's own start, some microseconds, is no part of a decoded
+/// token's. Many queries take long enough.
+int64_t launches_of(const AttentionCase& which) {
+  return which.n_queries > 32 ? 2 : 32;
 }
 
-/// Many queries take long enough to go through L2 themselves.
-int64_t launches_of(const AttentionCase& which, int64_t bytes) {
-  return which.n_queries > 32 ? 2 : copies_of(bytes);
+/// Copies of a cache that launches take turns with, so that together they read more than L2 holds: `read`
+/// bytes of each. Many queries go through L2 themselves.
+int64_t copies_of(const AttentionCase& which, int64_t read) {
+  return std::clamp<int64_t>(kRotated / read, 2, launches_of(which));
 }
 
 }  // namespace
@@ -82,24 +84,25 @@ double index_seconds(const AttentionCase& which, IndexKeyFormat format) {
                               .out = queries},
                              nullptr);
   const int64_t key_bytes = which.context * cuda::index_key_bytes(format, kIndexDims);
-  const int64_t copies = launches_of(which, key_bytes);
+  const int64_t copies = copies_of(which, key_bytes);
   const Bytes keys = random_bytes(copies * key_bytes, 3);
   const Bytes scales = random_bytes(copies * which.context * 4, 4);
   const DeviceBuffer<float> scores(which.n_queries * which.context);
   const DeviceBuffer<int32_t> lengths = lengths_of(which);
-  return seconds_per_launch(copies, kRepeats, [&](int64_t i, void* stream) {
-    cuda::launch_index_scores(
-        {.queries = queries,
-         .keys = {keys.data() + i * key_bytes,
-                  reinterpret_cast<const float*>(scales.data()) + i * which.context, format, which.context},
-         .n_queries = which.n_queries,
-         .n_heads = kIndexHeads,
-         .d_index = kIndexDims,
-         .lengths = lengths.data(),
-         .most_keys = which.context,
-         .scores = scores.data(),
-         .score_stride = which.context},
-        static_cast<cudaStream_t>(stream));
+  return seconds_per_launch(launches_of(which), kRepeats, [&](int64_t i, void* stream) {
+    const int64_t copy = i % copies;
+    cuda::launch_index_scores({.queries = queries,
+                               .keys = {keys.data() + copy * key_bytes,
+                                        reinterpret_cast<const float*>(scales.data()) + copy * which.context,
+                                        format, which.context},
+                               .n_queries = which.n_queries,
+                               .n_heads = kIndexHeads,
+                               .d_index = kIndexDims,
+                               .lengths = lengths.data(),
+                               .most_keys = which.context,
+                               .scores = scores.data(),
+                               .score_stride = which.context},
+                              static_cast<cudaStream_t>(stream));
   });
 }
 
@@ -110,8 +113,7 @@ double top_k_seconds(const AttentionCase& which) {
   const DeviceBuffer<int32_t> selected(which.n_queries * kSelectedRows);
   const DeviceBuffer<int32_t> counts(which.n_queries);
   const Bytes scratch(cuda::top_k_scratch_bytes(which.n_queries, which.context));
-  const int64_t launches = which.n_queries > 32 ? 2 : 32;
-  return seconds_per_launch(launches, kRepeats, [&](int64_t, void* stream) {
+  return seconds_per_launch(launches_of(which), kRepeats, [&](int64_t, void* stream) {
     cuda::launch_top_k({.scores = reinterpret_cast<const float*>(scores.data()),
                         .score_stride = which.context,
                         .n_rows = which.n_queries,
@@ -133,7 +135,8 @@ cuda::MlaPlan plan_of(const AttentionCase& which, Rows rows) {
 double mla_seconds(const AttentionCase& which, LatentFormat format, Rows rows, const cuda::MlaPlan& plan) {
   const int64_t row_bytes = cuda::latent_row_bytes(format, kLatentDims, kRopeDims);
   const int64_t cache_bytes = which.context * row_bytes;
-  const int64_t copies = launches_of(which, cache_bytes);
+  const int64_t read = rows == Rows::kAll ? cache_bytes : which.n_queries * kSelectedRows * row_bytes;
+  const int64_t copies = copies_of(which, read);
   const Bytes caches = random_bytes(copies * cache_bytes, 6);
   const Bytes queries = random_bytes(which.n_queries * kHeads * (kLatentDims + kRopeDims) * 2, 7);
   const DeviceBuffer<int32_t> selected = selection_of(which);
@@ -144,14 +147,14 @@ double mla_seconds(const AttentionCase& which, LatentFormat format, Rows rows, c
                                                        rows == Rows::kSelected ? kSelectedRows : 0));
   const DeviceBuffer<float> out(which.n_queries * kHeads * kLatentDims);
   const Bytes scratch(cuda::mla_scratch_bytes(which.n_queries, kHeads, kLatentDims, plan.splits));
-  return seconds_per_launch(copies, kRepeats, [&](int64_t i, void* stream) {
+  return seconds_per_launch(launches_of(which), kRepeats, [&](int64_t i, void* stream) {
     cuda::launch_mla({.queries = queries.data(),
                       .query_type = cuda::FloatType::kBf16,
                       .n_queries = which.n_queries,
                       .n_heads = kHeads,
                       .d_latent = kLatentDims,
                       .d_rope = kRopeDims,
-                      .rows = {caches.data() + i * cache_bytes, format, which.context, row_bytes},
+                      .rows = {caches.data() + i % copies * cache_bytes, format, which.context, row_bytes},
                       .selected = rows == Rows::kAll ? nullptr : selected.data(),
                       .selected_stride = kSelectedRows,
                       .counts = counts.data(),

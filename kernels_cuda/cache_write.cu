@@ -7,6 +7,7 @@
 
 #include "kernels_cuda/base/launch.cuh"
 #include "kernels_cuda/device/block.cuh"
+#include "kernels_cuda/device/overlap.cuh"
 #include "kernels_cuda/device/rotate.cuh"
 
 namespace sluice::cuda {
@@ -72,6 +73,7 @@ __global__ void latent_kernel(LatentWrite w, TokenPositions tokens) {
   const int64_t token = blockIdx.x;
   const auto d_latent = static_cast<int>(w.d_latent);
   const auto d_rope = static_cast<int>(w.d_rope);
+  follow_last();
   const int64_t position = tokens.positions[token];
   const float* u = w.u + token * w.u_stride;
   float squares = 0.0F;
@@ -90,6 +92,13 @@ __global__ void latent_kernel(LatentWrite w, TokenPositions tokens) {
   Store::row(static_cast<unsigned char*>(w.rows) + position * w.row_bytes, values, d_latent, d_rope);
 }
 
+/// A block for each token.
+LaunchShape shape_for(const TokenPositions& tokens, int threads, cudaStream_t stream) {
+  return {.grid = dim3(static_cast<unsigned>(tokens.n_tokens)),
+          .block = dim3(static_cast<unsigned>(threads)),
+          .stream = stream};
+}
+
 template <class Store>
 void write_latent(const LatentWrite& w, const TokenPositions& tokens, cudaStream_t stream) {
   if (w.d_latent < 1 || w.d_latent > kMostLatent || w.d_rope < 0 || w.d_rope > kMostLatent ||
@@ -97,8 +106,8 @@ void write_latent(const LatentWrite& w, const TokenPositions& tokens, cudaStream
     throw Error("write_latent", "at most 1024 latent and rope values in rows of whole words", "others");
   }
   if (tokens.n_tokens == 0) return;
-  latent_kernel<Store><<<static_cast<unsigned>(tokens.n_tokens), kLatentThreads, 0, stream>>>(w, tokens);
-  check_launch("write_latent");
+  launch_overlapping(latent_kernel<Store>, "write_latent", shape_for(tokens, kLatentThreads, stream), w,
+                     tokens);
 }
 
 /// The key before it is stored, in shared memory; ends with a barrier.
@@ -138,6 +147,7 @@ template <typename T>
 __global__ void index_key_kernel(IndexKeyWrite w, TokenPositions tokens, T* keys) {
   __shared__ float values[kMostIndex];
   __shared__ float scratch[64];
+  follow_last();
   index_key(w, tokens, values, scratch);
   T* row = keys + tokens.positions[blockIdx.x] * w.d_index;
   for (int i = static_cast<int>(threadIdx.x); i < static_cast<int>(w.d_index); i += kIndexThreads) {
@@ -150,6 +160,7 @@ __global__ void index_key_int8_kernel(IndexKeyWrite w, TokenPositions tokens, in
   __shared__ float scratch[64];
   __shared__ float scratch_of_largest[32];
   const auto n = static_cast<int>(w.d_index);
+  follow_last();
   const int64_t position = tokens.positions[blockIdx.x];
   index_key(w, tokens, values, scratch);
   hadamard_in_block(values, n);
@@ -174,8 +185,8 @@ template <typename T>
 void write_keys(const IndexKeyWrite& w, const TokenPositions& tokens, T* keys, cudaStream_t stream) {
   check_index(w);
   if (tokens.n_tokens == 0) return;
-  index_key_kernel<<<static_cast<unsigned>(tokens.n_tokens), kIndexThreads, 0, stream>>>(w, tokens, keys);
-  check_launch("write_index_keys");
+  launch_overlapping(index_key_kernel<T>, "write_index_keys", shape_for(tokens, kIndexThreads, stream), w,
+                     tokens, keys);
 }
 
 }  // namespace
@@ -212,9 +223,8 @@ void write_index_keys_int8(const IndexKeyWrite& write, const TokenPositions& tok
     throw Error("write_index_keys_int8", "a power of two values", std::to_string(write.d_index));
   }
   if (tokens.n_tokens == 0) return;
-  index_key_int8_kernel<<<static_cast<unsigned>(tokens.n_tokens), kIndexThreads, 0, stream>>>(write, tokens,
-                                                                                              codes, scales);
-  check_launch("write_index_keys_int8");
+  launch_overlapping(index_key_int8_kernel, "write_index_keys_int8", shape_for(tokens, kIndexThreads, stream),
+                     write, tokens, codes, scales);
 }
 
 }  // namespace sluice::cuda

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "kernels_cuda/base/launch.cuh"
+#include "kernels_cuda/device/overlap.cuh"
 
 namespace sluice::cuda {
 namespace {
@@ -19,6 +20,7 @@ unsigned blocks_for(int64_t n) {
 template <typename Work>
 __global__ void for_each_kernel(int64_t n, Work work) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
+  follow_last();
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < n; i += step) work(i);
 }
 
@@ -63,8 +65,8 @@ struct AddExperts {
 template <typename Work>
 void for_each(int64_t n, const Work& work, const char* name, cudaStream_t stream) {
   if (n == 0) return;
-  for_each_kernel<<<blocks_for(n), kThreads, 0, stream>>>(n, work);
-  check_launch(name);
+  launch_overlapping(for_each_kernel<Work>, name,
+                     {.grid = dim3(blocks_for(n)), .block = dim3(kThreads), .stream = stream}, n, work);
 }
 
 }  // namespace

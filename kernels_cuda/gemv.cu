@@ -115,15 +115,18 @@ bool launch_stream(GemvArgs& args, const GemvFormat& format, const GemvScratch& 
   }
   int64_t panels = 0;
   for (int i = 0; i < args.n_targets; ++i) panels += args.targets[i].panel_count;
-  const int64_t capacity = scratch.multiprocessors() * format.stream_blocks;
-  const GemvStreamPlan plan = gemv_stream_plan(
-      {.panels = panels, .steps = args.steps, .depth = format.depth, .least_panels = args.swiglu ? 2 : 1},
-      capacity);
+  const int64_t capacity = scratch.multiprocessors();
+  const GemvStreamPlan plan =
+      gemv_stream_plan({.panels = panels,
+                        .steps = args.steps,
+                        .depth = format.depth,
+                        .least_panels = args.swiglu ? 2 : 1,
+                        .warps = args.n_tokens == 1 ? format.stream_warps : kGemvPairWarps},
+                       capacity);
   cut_groups(args, static_cast<int>(plan.group_panels));
   args.shares = static_cast<int>(plan.shares);
   args.steps_per_slice = static_cast<int>(plan.steps_per_share);
-  format.launch_stream(args, static_cast<unsigned>(std::min<int64_t>(args.groups, capacity)),
-                       scratch.overlaps(), stream);
+  format.launch_stream(args, static_cast<unsigned>(std::min<int64_t>(args.groups, capacity)), stream);
   return true;
 }
 
@@ -141,7 +144,6 @@ void launch(GemvArgs& args, const quant::PanelLayout& layout, const GemvScratch&
   args.steps_per_slice = static_cast<int>(plan.steps_per_slice);
   const dim3 grid(static_cast<unsigned>(plan.blocks), static_cast<unsigned>(plan.slices));
   format.launch(args, grid, stream);
-  check_launch("gemv of " + std::string(quant::dtype_info(layout.dtype).name));
 }
 
 }  // namespace
@@ -149,9 +151,7 @@ void launch(GemvArgs& args, const quant::PanelLayout& layout, const GemvScratch&
 GemvScratch::GemvScratch(int64_t rows) : rows_(rows) {
   int device = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
-  const DeviceProperties gpu = device_properties(device);
-  multiprocessors_ = gpu.multiprocessors;
-  overlaps_ = gpu.capability >= 90;
+  multiprocessors_ = device_properties(device).multiprocessors;
   const int64_t groups = ceil_div<int64_t>(rows, kGroupRows) + kMostGemvProducts;
   // Slices times groups is at most what the GPU holds at once, or 1 times groups, which needs none.
   const int64_t blocks = multiprocessors_ * kMostGemvBlocks;

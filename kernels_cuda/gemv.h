@@ -7,7 +7,7 @@
 // below 2^-96 lose bits; a NaN or an infinity makes its whole block NaN. Float weights (F32, F16, BF16):
 // float32 fused multiply-adds.
 //
-// Results are the same bits on every run; one or two tokens take another order of sums than more.
+// Results are the same bits on every run; one token, two tokens, and more take an order of sums each.
 //
 // On sm_90 and newer a call's kernel may begin, and read its weights, while the kernel before it in the
 // stream runs: that one must not write the weights (copies and other streams' work before an event are waited
@@ -50,8 +50,6 @@ class GemvScratch {
   explicit GemvScratch(int64_t rows);
 
   [[nodiscard]] int64_t multiprocessors() const { return multiprocessors_; }
-  /// Whether the GPU lets a kernel begin while the one before it runs.
-  [[nodiscard]] bool overlaps() const { return overlaps_; }
   [[nodiscard]] int64_t rows() const { return rows_; }
   [[nodiscard]] float* partials() const { return partials_.data(); }
   [[nodiscard]] uint32_t* arrived() const { return arrived_.data(); }
@@ -59,7 +57,6 @@ class GemvScratch {
  private:
   int64_t rows_;
   int64_t multiprocessors_ = 0;
-  bool overlaps_ = false;
   DeviceBuffer<float> partials_;
   DeviceBuffer<uint32_t> arrived_;  // zero between calls
 };

@@ -111,6 +111,7 @@ __global__ void __launch_bounds__(kGemvThreads, kTokens <= 2 ? 4 : 2)
   const int begin = static_cast<int>(blockIdx.y) * args.steps_per_slice * kStepWords;
   const int all = (args.cols + Words::kCols - 1) / Words::kCols;
   const int end = min(begin + args.steps_per_slice * kStepWords, all);
+  follow_last();
   for (int group = static_cast<int>(blockIdx.x); group < args.groups; group += static_cast<int>(gridDim.x)) {
     const unsigned char* panel = panel_of(args, group, warp);
     float sums[kTokens][4] = {};
@@ -142,7 +143,9 @@ __global__ void __launch_bounds__(kGemvThreads, kTokens <= 2 ? 4 : 2)
 
 template <class Words>
 void launch_float(const GemvArgs& args, dim3 grid, cudaStream_t stream) {
-  const auto run = [&](auto* kernel) { kernel<<<grid, kGemvThreads, 0, stream>>>(args); };
+  const auto run = [&](auto* kernel) {
+    launch_overlapping(kernel, "gemv", {.grid = grid, .block = dim3(kGemvThreads), .stream = stream}, args);
+  };
   if (args.n_tokens == 1) {
     run(gemv_float_kernel<Words, 1>);
   } else if (args.n_tokens == 2) {

@@ -23,15 +23,22 @@ GemvPlan gemv_plan(const GemvShape& shape, int64_t capacity) {
 }
 
 GemvStreamPlan gemv_stream_plan(const GemvStreamShape& shape, int64_t capacity) {
-  assert(shape.panels >= 1 && shape.steps >= 1 && shape.depth >= 1);
-  assert(shape.least_panels >= 1 && shape.least_panels <= kGemvStreamWarps);
+  assert(shape.panels >= 1 && shape.steps >= 1 && shape.depth >= 1 && capacity >= 1);
+  assert(shape.least_panels >= 1 && shape.least_panels <= shape.warps);
+  // Steps that a warp goes through one after the other; a group costs about two more.
+  const auto cost = [&](int64_t group_panels) {
+    const int64_t rounds = ceil_div(ceil_div(shape.panels, group_panels), capacity);
+    return rounds * (ceil_div(shape.steps * group_panels, shape.warps) + 2);
+  };
   GemvStreamPlan plan{.group_panels = shape.least_panels};
-  // A share of fewer than two loads costs more to add up than to read.
-  while (plan.group_panels * 2 <= kGemvStreamWarps && shape.panels / plan.group_panels > capacity &&
-         shape.steps * plan.group_panels < 2 * shape.depth * kGemvStreamWarps) {
-    plan.group_panels *= 2;
+  int64_t least = cost(plan.group_panels);
+  for (int64_t panels = plan.group_panels * 2; panels <= shape.warps; panels *= 2) {
+    if (shape.panels / panels < capacity) break;
+    if (cost(panels) * 20 >= least * 19) continue;
+    plan.group_panels = panels;
+    least = cost(panels);
   }
-  const int64_t most = kGemvStreamWarps / plan.group_panels;
+  const int64_t most = shape.warps / plan.group_panels;
   plan.shares = most;
   for (int64_t shares = most; shares * 4 >= most * 3; --shares) {  // a quarter of the warps may stay out
     if (shape.steps % (shares * shape.depth) == 0) {

@@ -30,13 +30,14 @@ struct GemvPlan {
 /// `capacity`: how many the GPU holds. The number of tokens plays no part.
 GemvPlan gemv_plan(const GemvShape& shape, int64_t capacity);
 
-/// Warps of a block of the kernel for one or two tokens, at most.
-inline constexpr int64_t kGemvStreamWarps = 16;
+/// Warps of a block of the kernel for one or two tokens, at most; with two tokens.
+inline constexpr int64_t kGemvStreamWarps = 32;
+inline constexpr int kGemvPairWarps = 16;
 /// Shared memory that its activations may take: kMostSharedBytes less what its sums take.
-inline constexpr int64_t kMostStageBytes = int64_t{94} * 1024;
+inline constexpr int64_t kMostStageBytes = int64_t{90} * 1024;
 
 /// That kernel's cut: a group is `group_panels` panels, each shared by `shares` warps, so that their product
-/// is kGemvStreamWarps; a warp's share is `steps_per_share` steps.
+/// is at most the block's warps; a warp's share is `steps_per_share` steps.
 struct GemvStreamPlan {
   int64_t group_panels = 0;
   int64_t shares = 0;
@@ -47,9 +48,10 @@ struct GemvStreamPlan {
 
 struct GemvStreamShape {
   int64_t panels = 0;
-  int64_t steps = 0;         // along the columns
-  int64_t depth = 4;         // steps that a warp has under way
-  int64_t least_panels = 1;  // of a group; 2 for gate and up
+  int64_t steps = 0;                 // along the columns
+  int64_t depth = 4;                 // steps that a warp has under way
+  int64_t least_panels = 1;          // of a group; 2 for gate and up
+  int64_t warps = kGemvStreamWarps;  // of a block, a power of two
 };
 
 /// Many shares for few panels of many columns. `capacity`: blocks that the GPU holds.

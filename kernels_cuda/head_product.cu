@@ -5,6 +5,7 @@
 #include <string>
 
 #include "kernels_cuda/base/launch.cuh"
+#include "kernels_cuda/device/overlap.cuh"
 #include "kernels_cuda/device/panel_values.cuh"
 #include "quant/base/error.h"
 
@@ -119,6 +120,7 @@ template <class Rows, int kTokens>
 __global__ void __launch_bounds__(kThreads) head_product_kernel(HeadArgs args) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t panel = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  follow_last();
   if (panel >= args.n_panels) return;
   const int64_t head = panel / args.panels_of_head;
   const int64_t first = static_cast<int64_t>(blockIdx.y) * kTokens;
@@ -164,6 +166,7 @@ __global__ void __launch_bounds__(kThreads) chosen_product_kernel(HeadArgs args)
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int64_t token = blockIdx.y;
+  follow_last();
   const int64_t part = blockIdx.x / args.panels_of_head;
   const int64_t in_matrix = blockIdx.x % args.panels_of_head;
   const int64_t matrix = args.ids[token * (args.n_panels / args.panels_of_head) + part];
@@ -200,18 +203,21 @@ template <class Rows>
 void launch(const HeadArgs& args, cudaStream_t stream) {
   if (args.ids != nullptr) {
     const dim3 grid(static_cast<unsigned>(args.n_panels), static_cast<unsigned>(args.n_tokens));
-    chosen_product_kernel<Rows><<<grid, kThreads, 0, stream>>>(args);
-    check_launch("chosen_product");
+    launch_overlapping(chosen_product_kernel<Rows>, "chosen_product",
+                       {.grid = grid, .block = dim3(kThreads), .stream = stream}, args);
     return;
   }
   const auto blocks = static_cast<unsigned>(ceil_div<int64_t>(args.n_panels, kWarps));
+  const auto run = [&](auto* kernel, unsigned tiles) {
+    launch_overlapping(kernel, "head_product",
+                       {.grid = dim3(blocks, tiles), .block = dim3(kThreads), .stream = stream}, args);
+  };
   if (args.n_tokens == 1) {
-    head_product_kernel<Rows, 1><<<dim3(blocks, 1), kThreads, 0, stream>>>(args);
+    run(head_product_kernel<Rows, 1>, 1);
   } else {
     const auto tiles = static_cast<unsigned>(ceil_div(args.n_tokens, kManyTokens));
-    head_product_kernel<Rows, kManyTokens><<<dim3(blocks, tiles), kThreads, 0, stream>>>(args);
+    run(head_product_kernel<Rows, kManyTokens>, tiles);
   }
-  check_launch("head_product");
 }
 
 void launch_format(DType dtype, const HeadArgs& args, cudaStream_t stream) {

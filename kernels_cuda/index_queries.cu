@@ -7,6 +7,7 @@
 
 #include "kernels_cuda/base/check.h"
 #include "kernels_cuda/base/launch.cuh"
+#include "kernels_cuda/device/overlap.cuh"
 #include "kernels_cuda/indexer.h"
 #include "quant/base/error.h"
 
@@ -86,6 +87,7 @@ __device__ void write_value(const Args& args, int64_t i, float value, float code
 __global__ void __launch_bounds__(kThreads) index_queries(const Args args) {
   const int64_t row = int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
+  follow_last();
   if (row >= args.n_rows) {
     return;
   }
@@ -133,8 +135,11 @@ void launch_index_queries(const IndexQueryParams& p, cudaStream_t stream) {
   if (args.n_rows == 0) {
     return;
   }
-  index_queries<<<static_cast<unsigned>(ceil_div<int64_t>(args.n_rows, kWarps)), kThreads, 0, stream>>>(args);
-  check_launch("index_queries");
+  launch_overlapping(index_queries, "index_queries",
+                     {.grid = dim3(static_cast<unsigned>(ceil_div<int64_t>(args.n_rows, kWarps))),
+                      .block = dim3(kThreads),
+                      .stream = stream},
+                     args);
 }
 
 }  // namespace sluice::cuda

@@ -101,39 +101,62 @@ __global__ void __launch_bounds__(kPlainThreads) index_scores_plain(const PlainA
   }
 }
 
+IndexArgs args_of(const IndexScoreParams& p, int64_t queries_per_block) {
+  return {.query_values = static_cast<const uint8_t*>(p.queries.values),
+          .query_low = static_cast<const uint8_t*>(p.queries.low),
+          .query_weights = p.queries.weights,
+          .keys = static_cast<const uint8_t*>(p.keys.values),
+          .key_scales = p.keys.scales,
+          .lengths = p.lengths,
+          .scores = p.scores,
+          .score_stride = p.score_stride,
+          .n_queries = static_cast<int>(p.n_queries),
+          .queries_per_block = static_cast<int>(queries_per_block),
+          .n_heads = static_cast<int>(p.n_heads),
+          .n_keys = static_cast<int>(p.keys.n_keys),
+          .zeros = {}};
+}
+
+/// int8 keys: no more blocks than the GPU holds at once, each going round.
 template <typename Shape, int kBlocksPerMultiprocessor>
-void launch_shape(const IndexScoreParams& p, int64_t queries_per_block, cudaStream_t stream) {
+void launch_few(const IndexScoreParams& p, cudaStream_t stream) {
+  constexpr const char* kName = "index_scores_of_one";
+  auto* kernel = device::index_scores_of_one<Shape, kBlocksPerMultiprocessor>;
+  // A single stage of queries needs no second buffer, and more blocks fit without it.
+  constexpr auto kBytes = static_cast<int64_t>(sizeof(device::IndexShared<Shape>)) / Shape::kStages;
+  allow_shared<kBytes>(kernel, kName);
+  int64_t blocks = ceil_div<int64_t>(p.most_keys, Shape::kBlockKeys);
+  if (Shape::kIsInt8) {
+    const int64_t at_once = multiprocessors() * kBlocksPerMultiprocessor;
+    blocks = std::min(blocks, std::max<int64_t>(1, at_once / p.n_queries));
+  }
+  launch_overlapping(kernel, kName,
+                     {.grid = dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(p.n_queries)),
+                      .block = dim3(Shape::kThreads),
+                      .shared_bytes = kBytes,
+                      .stream = stream},
+                     args_of(p, 1));
+}
+
+template <typename Shape, int kBlocksPerMultiprocessor>
+void launch_many(const IndexScoreParams& p, cudaStream_t stream) {
   constexpr const char* kName = "index_scores";
   auto* kernel = device::index_scores<Shape, kBlocksPerMultiprocessor>;
-  using Shared = device::IndexShared<Shape>;
-  allow_shared<static_cast<int64_t>(sizeof(Shared))>(kernel, kName);
-  const IndexArgs args{.query_values = static_cast<const uint8_t*>(p.queries.values),
-                       .query_low = static_cast<const uint8_t*>(p.queries.low),
-                       .query_weights = p.queries.weights,
-                       .keys = static_cast<const uint8_t*>(p.keys.values),
-                       .key_scales = p.keys.scales,
-                       .lengths = p.lengths,
-                       .scores = p.scores,
-                       .score_stride = p.score_stride,
-                       .n_queries = static_cast<int>(p.n_queries),
-                       .queries_per_block = static_cast<int>(queries_per_block),
-                       .n_heads = static_cast<int>(p.n_heads),
-                       .n_keys = static_cast<int>(p.keys.n_keys)};
+  constexpr auto kBytes = static_cast<int64_t>(sizeof(device::IndexShared<Shape>));
+  allow_shared<kBytes>(kernel, kName);
+  const int64_t queries_per_block = std::min(p.n_queries, kQueriesPerBlock);
   const dim3 grid(static_cast<unsigned>(ceil_div(p.n_queries, queries_per_block)),
                   static_cast<unsigned>(ceil_div<int64_t>(p.most_keys, Shape::kBlockKeys)));
-  // A single stage of queries needs no second buffer, and more blocks fit without it.
-  const size_t bytes =
-      queries_per_block <= Shape::kStageQueries ? sizeof(Shared) / Shape::kStages : sizeof(Shared);
-  kernel<<<grid, Shape::kThreads, bytes, stream>>>(args);
+  kernel<<<grid, Shape::kThreads, kBytes, stream>>>(args_of(p, queries_per_block));
   check_launch(kName);
 }
 
 template <typename Few, typename Many>
 void launch_fast(const IndexScoreParams& p, cudaStream_t stream) {
   if (p.n_queries <= kFewQueries) {
-    launch_shape<Few, Few::kIsInt8 ? 5 : 3>(p, 1, stream);
+    launch_few<Few, Few::kIsInt8 ? 4 : 3>(p, stream);
   } else {
-    launch_shape<Many, 2>(p, std::min(p.n_queries, kQueriesPerBlock), stream);
+    launch_many<Many, 2>(p, stream);
   }
 }
 

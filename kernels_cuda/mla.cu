@@ -7,6 +7,7 @@
 #include "kernels_cuda/base/launch.cuh"
 #include "kernels_cuda/device/mla_attend.cuh"
 #include "kernels_cuda/device/mla_plain.cuh"
+#include "kernels_cuda/device/overlap.cuh"
 #include "quant/base/error.h"
 
 namespace sluice::cuda {
@@ -108,6 +109,7 @@ __global__ void __launch_bounds__(kMergeThreads) mla_merge(const MergeArgs args)
   const int group = static_cast<int>(threadIdx.x) / kMergeGroupThreads;
   const int place = static_cast<int>(threadIdx.x) % kMergeGroupThreads;
   uint4 parts[kLoads];
+  follow_last();
   load_parts(parts, args, first, group, place);  // while the weights are computed
   float weights[kSplitsPerLane];
   const float log_sum_exp_2 = merge_weights(weights, args, first);
@@ -156,6 +158,8 @@ void check_params(const MlaParams& p) {
   require(p.rows.n_rows < (int64_t{1} << 31), "fewer than 2^31 rows", p.rows.n_rows);
   require(p.rows.row_bytes >= latent_row_bytes(p.rows.format, p.d_latent, p.d_rope),
           "row_bytes of a whole row or more", p.rows.row_bytes);
+  require(reinterpret_cast<uintptr_t>(p.queries) % 16 == 0 || !mla_is_fast(p), "queries aligned to 16 bytes",
+          static_cast<int64_t>(reinterpret_cast<uintptr_t>(p.queries) % 16));
   require(p.plan.splits >= 1 && p.plan.splits <= kMostMlaSplits, "1 to 128 splits", p.plan.splits);
   require(p.plan.splits == 1 || p.scratch != nullptr || !mla_is_fast(p), "scratch for the splits",
           p.plan.splits);
@@ -170,8 +174,9 @@ void launch_fast(const MlaArgs& args, int64_t n_queries, cudaStream_t stream) {
   allow_shared<kShared>(kernel, kName);
   const int64_t blocks = n_queries * ceil_div(args.n_heads, Shape::kHeads);
   const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(args.splits));
-  kernel<<<grid, Shape::kThreads, kShared, stream>>>(args);
-  check_launch(kName);
+  launch_overlapping(
+      kernel, kName,
+      {.grid = grid, .block = dim3(Shape::kThreads), .shared_bytes = kShared, .stream = stream}, args);
 }
 
 template <LatentFormat kFormat>
@@ -191,8 +196,11 @@ void launch_merge(const MlaArgs& from, const MlaParams& p, cudaStream_t stream) 
                        .n_heads = from.n_heads,
                        .splits = from.splits,
                        .out_type = p.out_type};
-  mla_merge<<<static_cast<unsigned>(p.n_queries * p.n_heads), kMergeThreads, 0, stream>>>(args);
-  check_launch("mla_merge");
+  launch_overlapping(mla_merge, "mla_merge",
+                     {.grid = dim3(static_cast<unsigned>(p.n_queries * p.n_heads)),
+                      .block = dim3(kMergeThreads),
+                      .stream = stream},
+                     args);
 }
 
 void launch_whole(const MlaParams& p, cudaStream_t stream) {

@@ -21,7 +21,8 @@ MlaPlan plan_mla(int64_t n_queries, int64_t n_heads, int64_t most_rows, int64_t 
   const auto splits_of = [&](int64_t heads_per_block, int64_t tile_rows) {
     const int64_t blocks = std::max<int64_t>(1, n_queries * ceil_div(n_heads, heads_per_block));
     const int64_t tiles = std::max<int64_t>(1, ceil_div(most_rows, tile_rows));
-    return std::clamp<int64_t>(multiprocessors / blocks, 1, std::min(tiles, kMostMlaSplits));
+    const int64_t most = std::clamp<int64_t>(multiprocessors / blocks, 1, std::min(tiles, kMostMlaSplits));
+    return ceil_div(tiles, ceil_div(tiles, most));  // none of them empty
   };
   const int64_t wide = splits_of(64, 16);
   if (n_heads > 32 && most_rows / wide >= kLeastRowsOfWide) {

@@ -4,6 +4,7 @@
 
 #include "kernels_cuda/base/launch.cuh"
 #include "kernels_cuda/device/block.cuh"
+#include "kernels_cuda/device/overlap.cuh"
 
 namespace sluice::cuda {
 namespace {
@@ -17,6 +18,7 @@ __global__ void rms_norm_kernel(NormRows rows, float* sums, const float* delta, 
   const int64_t row = blockIdx.x;
   if (rows.mark.word != nullptr && row == 0 && threadIdx.x == 0) *rows.mark.word = rows.mark.value;
   const float* x = rows.x + row * rows.x_stride;
+  follow_last();
   float squares = 0.0F;
   for (int64_t i = threadIdx.x; i < rows.n; i += blockDim.x) {
     float value = x[i];
@@ -38,6 +40,7 @@ __global__ void layer_norm_kernel(NormRows rows, const float* gain, const float*
   __shared__ float scratch[2][32];
   const int64_t row = blockIdx.x;
   const float* x = rows.x + row * rows.x_stride;
+  follow_last();
   const auto n = static_cast<float>(rows.n);
   float sum = 0.0F;
   for (int64_t i = threadIdx.x; i < rows.n; i += blockDim.x) sum += x[i];
@@ -59,6 +62,12 @@ unsigned threads_for(int64_t n) {
   return static_cast<unsigned>(std::clamp<int64_t>(ceil_div<int64_t>(n, 32) * 32, 32, kMostThreads));
 }
 
+/// A block for each row.
+LaunchShape shape_for(const NormRows& rows, cudaStream_t stream) {
+  return {
+      .grid = dim3(static_cast<unsigned>(rows.rows)), .block = dim3(threads_for(rows.n)), .stream = stream};
+}
+
 bool any(const NormRows& rows) {
   if (rows.rows < 0 || rows.n < 1 || rows.rows > INT32_MAX)
     throw Error("norm", "rows of at least one value", "others");
@@ -69,9 +78,8 @@ bool any(const NormRows& rows) {
 
 void rms_norm(const NormRows& rows, const float* gain, float eps, cudaStream_t stream) {
   if (!any(rows)) return;
-  rms_norm_kernel<<<static_cast<unsigned>(rows.rows), threads_for(rows.n), 0, stream>>>(
-      rows, nullptr, nullptr, 0, gain, eps);
-  check_launch("rms_norm");
+  launch_overlapping(rms_norm_kernel, "rms_norm", shape_for(rows, stream), rows, nullptr, nullptr, 0, gain,
+                     eps);
 }
 
 void add_rms_norm(const ResidualRows& residual, const NormRows& rows, const float* gain, float eps,
@@ -79,16 +87,13 @@ void add_rms_norm(const ResidualRows& residual, const NormRows& rows, const floa
   if (!any(rows)) return;
   NormRows of_x = rows;
   of_x.x = residual.x;
-  rms_norm_kernel<<<static_cast<unsigned>(rows.rows), threads_for(rows.n), 0, stream>>>(
-      of_x, residual.x, residual.delta, residual.delta_stride, gain, eps);
-  check_launch("add_rms_norm");
+  launch_overlapping(rms_norm_kernel, "add_rms_norm", shape_for(rows, stream), of_x, residual.x,
+                     residual.delta, residual.delta_stride, gain, eps);
 }
 
 void layer_norm(const NormRows& rows, const float* gain, const float* bias, float eps, cudaStream_t stream) {
   if (!any(rows)) return;
-  layer_norm_kernel<<<static_cast<unsigned>(rows.rows), threads_for(rows.n), 0, stream>>>(rows, gain, bias,
-                                                                                          eps);
-  check_launch("layer_norm");
+  launch_overlapping(layer_norm_kernel, "layer_norm", shape_for(rows, stream), rows, gain, bias, eps);
 }
 
 }  // namespace sluice::cuda

@@ -1,6 +1,5 @@
 #include "kernels_cuda/panel_gemm.h"
 
-#include <algorithm>
 #include <string>
 
 #include "kernels_cuda/device/panel_gemm.cuh"
@@ -10,7 +9,7 @@ namespace sluice::cuda {
 namespace {
 
 using quant::DType;
-using Launch = void (*)(const PanelGemmArgs& args, dim3 grid, cudaStream_t stream);
+using Launch = void (*)(const PanelGemmArgs& args, int64_t slots, cudaStream_t stream);
 
 Launch launch_of(DType dtype) {
   switch (dtype) {
@@ -68,14 +67,7 @@ void panel_gemm(const PanelGemm& gemm, cudaStream_t stream) {
                            .tokens = gemm.tokens,
                            .y = gemm.y,
                            .y_stride = gemm.y_stride};
-  // The host does not know how the slots are spread: as many tiles as there can be, those beyond the last
-  // return.
-  const int64_t tiles = std::min(gemm.slots, gemm.slots / kGemmTokens + gemm.w.experts);
-  if (tiles > 65535) throw Error("panel_gemm", "at most 65535 tiles of 64 tokens", std::to_string(tiles));
-  launch(args,
-         dim3(static_cast<unsigned>(ceil_div(gemm.w.first.panels(), int64_t{kGemmPanels})),
-              static_cast<unsigned>(tiles)),
-         stream);
+  launch(args, gemm.slots, stream);
   check_launch("panel_gemm of " + std::string(quant::dtype_info(layout.dtype).name));
 }
 

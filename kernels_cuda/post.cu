@@ -4,6 +4,7 @@
 #include <string>
 
 #include "kernels_cuda/base/launch.cuh"
+#include "kernels_cuda/device/overlap.cuh"
 #include "quant/base/error.h"
 
 namespace sluice::cuda {
@@ -26,6 +27,7 @@ struct PostArgs {
 __global__ void __launch_bounds__(kThreads) post_kernel(PostArgs args) {
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
+  follow_last();
   for (int p = 0; p < args.count; ++p) {
     const PostedPart& part = args.parts[p];
     const int64_t wide = part.words / kWide;
@@ -51,6 +53,7 @@ __global__ void __launch_bounds__(kThreads)
     add_from_host_kernel(const float* x, int64_t n, float* y, uint32_t* flag) {
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
+  let_next_begin();
   for (int64_t i = first; i < n / kWide; i += step) {
     const float4 a = __ldcv(reinterpret_cast<const float4*>(x) + i);
     float4 b = reinterpret_cast<const float4*>(y)[i];
@@ -108,8 +111,9 @@ void post(std::span<const PostedPart> parts, const HostFlag& flag, const PostScr
     args.parts[p] = parts[p];
     most_words = std::max(most_words, parts[p].words);
   }
-  post_kernel<<<post_blocks_for(most_words), kThreads, 0, stream>>>(args);
-  check_launch("post");
+  launch_overlapping(post_kernel, "post",
+                     {.grid = dim3(post_blocks_for(most_words)), .block = dim3(kThreads), .stream = stream},
+                     args);
 }
 
 void add_from_host(const float* x, int64_t n, float* y, const HostFlag& flag, cudaStream_t stream) {

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "kernels_cuda/base/launch.cuh"
+#include "kernels_cuda/device/overlap.cuh"
 
 namespace sluice::cuda {
 namespace {
@@ -85,6 +86,7 @@ __global__ void route_kernel(RouterParams p) {
   const int64_t token = blockIdx.x;
   const auto experts = static_cast<int>(p.experts);
   const auto used = static_cast<int>(p.experts_used);
+  follow_last();
   for (int e = static_cast<int>(threadIdx.x); e < experts; e += kThreads) {
     const double logit = p.logits[token * p.experts + e];
     scores[e] = 1.0F / (1.0F + static_cast<float>(exp(-logit)));
@@ -122,8 +124,9 @@ void route(const RouterParams& p, cudaStream_t stream) {
                      p.experts_used <= p.experts / p.groups * p.groups_used;
   if (!right) throw Error("router", "at most 1024 experts in equal groups that hold the chosen", "others");
   if (p.n_tokens == 0) return;
-  route_kernel<<<static_cast<unsigned>(p.n_tokens), kThreads, 0, stream>>>(p);
-  check_launch("route");
+  launch_overlapping(
+      route_kernel, "route",
+      {.grid = dim3(static_cast<unsigned>(p.n_tokens)), .block = dim3(kThreads), .stream = stream}, p);
 }
 
 }  // namespace sluice::cuda

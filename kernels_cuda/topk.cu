@@ -9,6 +9,7 @@
 
 #include "kernels_cuda/base/check.h"
 #include "kernels_cuda/base/launch.cuh"
+#include "kernels_cuda/device/overlap.cuh"
 #include "kernels_cuda/device/topk_search.cuh"
 #include "quant/base/error.h"
 
@@ -100,19 +101,21 @@ __device__ void list_all(Shared& shared, const float* scores, int length) {
 }
 
 /// Lists what collect_candidates found in the row: a warp copies its chunks, having summed the counts of
-/// those before.
+/// those before. `counts` are those of chunks lane and lane + 32.
+constexpr int kChunkRounds = 2;
+
 template <typename Shared>
-__device__ void list_candidates(Shared& shared, const Candidates& candidates, int64_t row, int length) {
-  constexpr int kRounds = 2;
-  static_assert(Shared::kThreads == 1024 && kMostTopKScores <= kRounds * 32 * kChunk);
+__device__ void list_candidates(Shared& shared, const Candidates& candidates, int64_t row,
+                                const int (&counts)[kChunkRounds], int length) {
+  static_assert(Shared::kThreads == 1024 && kMostTopKScores <= kChunkRounds * 32 * kChunk);
+  constexpr int kLoads = 8;  // at once: most chunks have no more
   const int chunks = (length + kChunk - 1) / kChunk;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   int total = 0;
 #pragma unroll
-  for (int round = 0; round < kRounds; ++round) {
-    const int chunk = lane + 32 * round;
-    int up_to = chunk < chunks ? candidates.counts[row * candidates.chunks + chunk] : 0;
+  for (int round = 0; round < kChunkRounds; ++round) {
+    int up_to = lane + 32 * round < chunks ? counts[round] : 0;
     const int mine = __shfl_sync(0xFFFFFFFFU, up_to, warp);
 #pragma unroll
     for (int distance = 1; distance < 32; distance *= 2) {
@@ -122,14 +125,33 @@ __device__ void list_candidates(Shared& shared, const Candidates& candidates, in
     const int first = total + __shfl_sync(0xFFFFFFFFU, up_to, warp) - mine;
     total += __shfl_sync(0xFFFFFFFFU, up_to, 31);
     const uint2* from = candidates.values + (row * candidates.chunks + warp + 32 * round) * kChunk;
-    for (int i = lane; i < mine && first + i < Shared::kCapacity; i += 32) {
-      const uint2 value = __ldg(from + i);
-      shared.keys[first + i] = value.x;
-      shared.positions[first + i] = value.y;
+    const int end = min(mine, Shared::kCapacity - first);
+    for (int begin = lane; begin < end; begin += 32 * kLoads) {
+      uint2 values[kLoads];
+#pragma unroll
+      for (int j = 0; j < kLoads; ++j) values[j] = from[min(begin + 32 * j, mine - 1)];
+#pragma unroll
+      for (int j = 0; j < kLoads; ++j) {
+        const int i = begin + 32 * j;
+        if (i >= end) break;
+        shared.keys[first + i] = values[j].x;
+        shared.positions[first + i] = values[j].y;
+      }
     }
   }
   if (threadIdx.x == 0) {
     shared.n_listed = static_cast<uint32_t>(total);
+  }
+}
+
+/// The counts of chunks lane and lane + 32 of a row, whatever they are behind the row's end: asked for with
+/// the row's length, not after it.
+__device__ __forceinline__ void load_counts(const Candidates& candidates, int64_t row,
+                                            int (&counts)[kChunkRounds]) {
+#pragma unroll
+  for (int round = 0; round < kChunkRounds; ++round) {
+    const int chunk = static_cast<int>(threadIdx.x) % 32 + 32 * round;
+    counts[round] = chunk < candidates.chunks ? candidates.counts[row * candidates.chunks + chunk] : 0;
   }
 }
 
@@ -176,6 +198,9 @@ __global__ void __launch_bounds__(Shared::kThreads, Shared::kThreads <= 512 ? 2 
   extern __shared__ uint32_t shared_words[];
   auto& shared = *reinterpret_cast<Shared*>(shared_words);
   const int64_t row = blockIdx.x;
+  follow_last();
+  [[maybe_unused]] int counts[kChunkRounds];
+  if constexpr (kSource == Source::kCandidates) load_counts(args.candidates, row, counts);
   const int length = args.lengths[row];
   const int k = min(args.k, length);
   const float* scores = args.scores + row * args.score_stride;
@@ -196,7 +221,7 @@ __global__ void __launch_bounds__(Shared::kThreads, Shared::kThreads <= 512 ? 2 
   if (length <= Shared::kCapacity) {
     list_all(shared, scores, length);
   } else if constexpr (kSource == Source::kCandidates) {
-    list_candidates(shared, args.candidates, row, length);
+    list_candidates(shared, args.candidates, row, counts, length);
   } else {
     const float pivot = device::guess_pivot<kRowSamples>(shared, scores, length, k);
     __syncthreads();
@@ -226,6 +251,7 @@ __global__ void __launch_bounds__(kChunkThreads) collect_candidates(const TopKAr
   __shared__ float largest[device::kGuessGroups + 1];
   __shared__ WarpSums sums;
   const int64_t row = blockIdx.y;
+  follow_last();
   const int length = args.lengths[row];
   const auto chunk = static_cast<int>(blockIdx.x);
   const int first = chunk * kChunk + 4 * static_cast<int>(threadIdx.x);
@@ -289,8 +315,12 @@ void launch_rows(const TopKArgs& args, int64_t n_rows, cudaStream_t stream) {
   auto* kernel = top_k_row<Shared, kSource>;
   constexpr auto kBytes = static_cast<int64_t>(sizeof(Shared));
   allow_shared<kBytes>(kernel, kName);
-  kernel<<<static_cast<unsigned>(n_rows), Shared::kThreads, kBytes, stream>>>(args);
-  check_launch(kName);
+  launch_overlapping(kernel, kName,
+                     {.grid = dim3(static_cast<unsigned>(n_rows)),
+                      .block = dim3(Shared::kThreads),
+                      .shared_bytes = kBytes,
+                      .stream = stream},
+                     args);
 }
 
 }  // namespace
@@ -326,8 +356,8 @@ void launch_top_k(const TopKParams& p, cudaStream_t stream) {
                      .counts = reinterpret_cast<int32_t*>(values + p.n_rows * chunks * kChunk),
                      .chunks = static_cast<int>(chunks)};
   const dim3 grid(static_cast<unsigned>(chunks), static_cast<unsigned>(p.n_rows));
-  collect_candidates<<<grid, kChunkThreads, 0, stream>>>(args);
-  check_launch("collect_candidates");
+  launch_overlapping(collect_candidates, "collect_candidates",
+                     {.grid = grid, .block = dim3(kChunkThreads), .stream = stream}, args);
   launch_rows<FewShared, Source::kCandidates>(args, p.n_rows, stream);
 }
 

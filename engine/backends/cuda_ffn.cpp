@@ -115,7 +115,7 @@ std::optional<Backend::Routed> CudaBackend::stream_experts(int64_t layer, const 
   prefill_->send_routes(n, stream_.get());
   clock_.end_of(Block::kRoute, layer, stream_.get());
   for_tiles(n, [&](RowRange rows) {
-    norm_residual(layer_weights(layer).ffn_norm, rows);
+    norm_residual(layer_weights(layer).ffn_norm, rows, progress_.begin_of(CudaBlock::kFfn, layer));
     ffn(layer_weights(layer).shared, rows);
   });
   clock_.end_of(Block::kShared, layer, stream_.get());

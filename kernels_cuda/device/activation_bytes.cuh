@@ -3,7 +3,8 @@
 // The largest |x| of a chunk of 32 columns fixes a power of two: v = x * 2^k, |v| < 2^30, is rounded to an
 // integer, and v = 2^24 p3 + 2^16 p2 + 2^8 p1 + p0 with bytes in [-128, 127]. In shared memory a chunk is
 //
-//   bytes [piece 4][t 4][word 2] of 4 columns, 128 bytes: lane (g, t) reads piece g % 4 with one 8-byte load
+//   bytes [piece 4][t 4][word 2] of 4 columns, 128 bytes: lane (g, t) reads piece g % 4 with one 8-byte load;
+//   before the first chunk lie zeros, for lanes that shall multiply with nothing
 //   scale 2^(24 - k), so that piece p counts 2^(8 p - 24); sum of the 32 x
 #pragma once
 
@@ -22,12 +23,17 @@ struct ActivationStage {
 
   /// Bytes of shared memory, a multiple of 16.
   static constexpr int64_t shared_bytes(int64_t tokens, int64_t chunks) {
-    return tokens * chunks * 136 + tokens * chunks * 136 % 16;
+    return kZeros * int64_t{sizeof(uint2)} + tokens * chunks * 136 + tokens * chunks * 136 % 16;
   }
+  /// Called by all threads; a barrier later the zeros are there.
   __device__ static ActivationStage at(uint2* memory, int tokens, int chunks) {
-    auto* scales = reinterpret_cast<float*>(memory + tokens * chunks * 16);
-    return {memory, scales, scales + tokens * chunks, chunks};
+    if (threadIdx.x < kZeros) memory[threadIdx.x] = {0, 0};
+    uint2* bytes = memory + kZeros;
+    auto* scales = reinterpret_cast<float*>(bytes + tokens * chunks * 16);
+    return {bytes, scales, scales + tokens * chunks, chunks};
   }
+  static constexpr int kZeros = 64;  // in uint2: of four chunks
+  [[nodiscard]] __device__ const uint2* zeros() const { return bytes - kZeros; }
 };
 
 /// First column of the four that lane t's word `word` means, before kNibbles interleaves them.
@@ -55,9 +61,11 @@ __device__ __forceinline__ float power_of_two(int k) {
   return __int_as_float((k + 127) << 23);
 }
 
-__device__ __forceinline__ uint32_t largest_bits(float4 v) {
-  const auto bits = [](float f) { return __float_as_uint(f) & 0x7FFFFFFFU; };
-  return max(max(bits(v.x), bits(v.y)), max(bits(v.z), bits(v.w)));
+/// The larger magnitude; NaN if one is.
+__device__ __forceinline__ float larger(float a, float b) {
+  float result;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(fabsf(a)), "f"(fabsf(b)));
+  return result;
 }
 
 /// Bytes of round(x * 2^k) as described above, in one word.
@@ -65,17 +73,24 @@ __device__ __forceinline__ uint32_t bytes_of(float x, float power) {
   return (static_cast<uint32_t>(__float2int_rn(x * power)) + 0x00808080U) ^ 0x00808080U;
 }
 
+/// What load_activations may leave out: divisions that tell tokens apart, and the sums that only formats with
+/// minima look at.
+enum class Tokens { kOne, kAny };
+enum class ChunkSums { kNone, kWanted };
+
 /// Fills `stage` with chunks [first, first + count) of every token; all threads of the block, count <=
 /// kStageChunks. The caller puts barriers around it.
-template <ColumnOrder kOrder>
+template <ColumnOrder kOrder, Tokens kTokens, ChunkSums kSums>
 __device__ void load_activations(const float* x, int64_t x_stride, int n_tokens, int first, int count,
                                  const ActivationStage& stage) {
   const int per_token = count * 4;
-  const int total = n_tokens * per_token;
+  const int total = kTokens == Tokens::kOne ? per_token : n_tokens * per_token;
   const auto threads = static_cast<int>(blockDim.x);
+  const auto token_of = [&](int at) { return kTokens == Tokens::kOne ? 0 : at / per_token; };
   const auto address = [&](int i, int word) {
     const int at = min(i, total - 1);
-    const float* row = x + at / per_token * x_stride + static_cast<int64_t>(first + at % per_token / 4) * 32;
+    const int token = token_of(at);
+    const float* row = x + token * x_stride + static_cast<int64_t>(first + (at - token * per_token) / 4) * 32;
     return reinterpret_cast<const float4*>(row + quad_of<kOrder>(at % 4, word));
   };
   float4 next_one = *address(static_cast<int>(threadIdx.x), 0);
@@ -83,8 +98,8 @@ __device__ void load_activations(const float* x, int64_t x_stride, int n_tokens,
   // Whole warps go round, so that shuffles meet everybody; what lies beyond the end repeats the last.
   for (int i = static_cast<int>(threadIdx.x); i - static_cast<int>(threadIdx.x % 32) < total; i += threads) {
     const int at = min(i, total - 1);
-    const int token = at / per_token;
-    const int chunk = at % per_token / 4;
+    const int token = token_of(at);
+    const int chunk = (at - token * per_token) / 4;
     const int t = at % 4;
     const float4 one = next_one;
     const float4 two = next_two;
@@ -92,15 +107,16 @@ __device__ void load_activations(const float* x, int64_t x_stride, int n_tokens,
       next_one = *address(i + threads, 0);
       next_two = *address(i + threads, 1);
     }
-    uint32_t largest = max(largest_bits(one), largest_bits(two));
+    float largest = larger(larger(larger(one.x, one.y), larger(one.z, one.w)),
+                           larger(larger(two.x, two.y), larger(two.z, two.w)));
     float sum = ((one.x + one.y) + (one.z + one.w)) + ((two.x + two.y) + (two.z + two.w));
 #pragma unroll
     for (int lane = 1; lane < 4; lane *= 2) {
-      largest = max(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, lane));
-      sum += __shfl_xor_sync(0xFFFFFFFFU, sum, lane);
+      largest = larger(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, lane));
+      if constexpr (kSums == ChunkSums::kWanted) sum += __shfl_xor_sync(0xFFFFFFFFU, sum, lane);
     }
     // |x| < 2^(exponent + 1), so 2^(29 - exponent) takes it below 2^30.
-    const int exponent = static_cast<int>(largest >> 23) - 127;
+    const int exponent = static_cast<int>(__float_as_uint(largest) >> 23) - 127;
     const int k = min(29 - exponent, 126);
     const float power = power_of_two(max(k, -126));
     const auto bytes = [power](float v) { return bytes_of(v, power); };
@@ -120,7 +136,7 @@ __device__ void load_activations(const float* x, int64_t x_stride, int n_tokens,
     if (t == 0) {
       const float scale = exponent == 128 ? __uint_as_float(0x7FFFFFFFU) : power_of_two(24 - k);
       stage.scales[token * stage.chunks + chunk] = scale;
-      stage.sums[token * stage.chunks + chunk] = sum;
+      if constexpr (kSums == ChunkSums::kWanted) stage.sums[token * stage.chunks + chunk] = sum;
     }
   }
 }

@@ -18,7 +18,7 @@ constexpr int stage_chunks(int tokens) {
 /// Steps [first, first + count) of a panel, whose activations start at x.
 template <class Format, class Sums>
 __device__ __forceinline__ void multiply_steps(const PanelLane& panel, int first, int count,
-                                               const typename Sums::Activations& x, Sums& sums) {
+                                               typename Sums::Activations x, Sums& sums) {
   for (int begin = 0; begin < count; begin += Format::kDepth) {
     typename Format::Raw raw[Format::kDepth];
 #pragma unroll
@@ -27,8 +27,9 @@ __device__ __forceinline__ void multiply_steps(const PanelLane& panel, int first
     }
 #pragma unroll
     for (int i = 0; i < Format::kDepth; ++i) {
-      if (begin + i < count) sums.add_step(raw[i], first + begin + i, x, (begin + i) * Format::kChunks);
+      if (begin + i < count) sums.add_step(raw[i], first + begin + i, x, i * Format::kChunks);
     }
+    x.advance(Format::kDepth * Format::kChunks);
   }
 }
 
@@ -46,6 +47,7 @@ __global__ void __launch_bounds__(kGemvThreads, kTokens == 2 && !Format::kHasMin
   const int end = min(begin + args.steps_per_slice, args.steps);
   const ActivationStage stage = ActivationStage::at(stage_memory, kTokens, kStage);
   const auto x = Sums::Activations::of(stage, lane);
+  follow_last();
   for (int group = static_cast<int>(blockIdx.x); group < args.groups; group += static_cast<int>(gridDim.x)) {
     const unsigned char* panel = panel_of(args, group, warp);
     const PanelLane at = PanelLane::of(panel, args.scales_at, lane);
@@ -53,8 +55,8 @@ __global__ void __launch_bounds__(kGemvThreads, kTokens == 2 && !Format::kHasMin
     for (int first = begin; first < end; first += kStageSteps) {
       const int count = min(kStageSteps, end - first);
       __syncthreads();
-      load_activations<Format::kOrder>(args.x, args.x_stride, args.n_tokens, first * Format::kChunks,
-                                       count * Format::kChunks, stage);
+      load_activations<Format::kOrder, Tokens::kAny, kChunkSums<Format>>(
+          args.x, args.x_stride, args.n_tokens, first * Format::kChunks, count * Format::kChunks, stage);
       __syncthreads();
       if (panel != nullptr) multiply_steps<Format>(at, first, count, x, sums);
     }
@@ -71,14 +73,16 @@ struct GemvFormat {
   int step_cols;
   int blocks;  // on a multiprocessor at once
   /// The kernel of gemv_stream.cuh; null for float weights.
-  void (*launch_stream)(const GemvArgs& args, unsigned blocks, bool overlaps, cudaStream_t stream);
-  int stream_blocks;
+  void (*launch_stream)(const GemvArgs& args, unsigned blocks, cudaStream_t stream);
+  int stream_warps;  // of a block: as many as a multiprocessor has room for
   int depth;
 };
 
 template <class Format>
 void launch_gemv(const GemvArgs& args, dim3 grid, cudaStream_t stream) {
-  const auto run = [&](auto* kernel) { kernel<<<grid, kGemvThreads, 0, stream>>>(args); };
+  const auto run = [&](auto* kernel) {
+    launch_overlapping(kernel, "gemv", {.grid = grid, .block = dim3(kGemvThreads), .stream = stream}, args);
+  };
   if (args.n_tokens <= 2) {
     run(gemv_kernel<Format, 2>);
   } else if (args.n_tokens <= 4) {
@@ -88,22 +92,20 @@ void launch_gemv(const GemvArgs& args, dim3 grid, cudaStream_t stream) {
   }
 }
 
-/// `overlaps`: the GPU may begin while the kernel before still runs (sm_90 and newer).
 template <class Format>
-void launch_gemv_stream(const GemvArgs& args, unsigned blocks, bool overlaps, cudaStream_t stream) {
+void launch_gemv_stream(const GemvArgs& args, unsigned blocks, cudaStream_t stream) {
   const auto run = [&](auto* kernel, int tokens) {
     allow_shared<kMostStageBytes>(kernel, "gemv");
-    cudaLaunchAttribute overlap{};
-    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    overlap.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(blocks);
-    config.blockDim = dim3(static_cast<unsigned>(32 * args.group_panels * args.shares));
-    config.dynamicSmemBytes = static_cast<size_t>(ActivationStage::shared_bytes(tokens, args.cols / 32));
-    config.stream = stream;
-    config.attrs = &overlap;
-    config.numAttrs = overlaps ? 1 : 0;
-    check(cudaLaunchKernelEx(&config, kernel, args), "gemv");
+    // Nothing of it profits from L1, and calls of all widths ask for the same division.
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                               cudaSharedmemCarveoutMaxShared),
+          "gemv");
+    launch_overlapping(kernel, "gemv",
+                       {.grid = dim3(blocks),
+                        .block = dim3(static_cast<unsigned>(32 * args.group_panels * args.shares)),
+                        .shared_bytes = ActivationStage::shared_bytes(tokens, args.cols / 32),
+                        .stream = stream},
+                       args);
   };
   if (args.n_tokens == 1) {
     run(gemv_stream_kernel<Format, 1>, 1);
@@ -113,8 +115,8 @@ void launch_gemv_stream(const GemvArgs& args, unsigned blocks, bool overlaps, cu
 }
 
 template <class Format>
-inline constexpr GemvFormat kGemvOf{launch_gemv<Format>,        32 * Format::kChunks,  2,
-                                    launch_gemv_stream<Format>, Format::kStreamBlocks, Format::kDepth};
+inline constexpr GemvFormat kGemvOf{launch_gemv<Format>,        32 * Format::kChunks, 2,
+                                    launch_gemv_stream<Format>, Format::kStreamWarps, Format::kDepth};
 
 extern const GemvFormat kGemvQ8_0;
 extern const GemvFormat kGemvNVFP4;

@@ -1,19 +1,25 @@
 // The GEMV of quantized panels for one or two tokens (kernels_cuda/gemv.h): bound by memory, so made to keep
 // loads under way without a pause.
 //
-// Blocks stay for the whole launch. They split the activations once, then go over groups of panels; of a
-// panel every warp takes its share of the columns, and the shares meet in shared memory. A warp loads the
-// next steps of its walk, over the border of a group too, as it consumes the last ones; the first are loaded
-// before the activations are there.
+// A block for each multiprocessor stays for the whole launch. It splits the activations once, then goes over
+// groups of panels; of a panel every warp takes its share of the columns, and the shares of several groups
+// meet in shared memory at once. A warp loads the next steps of its walk, over the border of a group too, as
+// it consumes the last ones; before the activations are there it loads the first and asks the L2 for more.
 #pragma once
 
 #include "kernels_cuda/device/gemv_args.cuh"
 #include "kernels_cuda/device/gemv_sums.cuh"
+#include "kernels_cuda/device/overlap.cuh"
 
 namespace sluice::cuda {
 
-inline constexpr int kStreamWarps = static_cast<int>(kGemvStreamWarps);  // of a block, at most
-inline constexpr int kStreamThreads = 32 * kStreamWarps;
+/// Warps of a block, at most.
+template <class Format, int kTokens>
+inline constexpr int kStreamWarps = kTokens == 1 ? Format::kStreamWarps : kGemvPairWarps;
+/// Groups whose shares wait in shared memory to be added up together.
+inline constexpr int kStreamTurns = 4;
+/// Lanes that add up one output.
+inline constexpr int kAddingLanes = 4;
 
 /// Steps [step, step + left) of a panel's columns.
 struct PanelWalk {
@@ -65,6 +71,21 @@ __device__ __forceinline__ void load_steps(const GemvArgs& args, const PanelWalk
   }
 }
 
+/// Asks the L2 for what the warp will read after its first steps, a line for each lane: 4 KB, so that large
+/// matrices do not drive each other out.
+template <class Format>
+__device__ __forceinline__ void ask_for_more(const GemvArgs& args, const PanelWalk& walk) {
+  if constexpr (Format::kQuantStride != 0) {
+    constexpr int kLine = 128;
+    const int at = static_cast<int>(threadIdx.x) % 32 * kLine;
+    const int first = walk.step + Format::kDepth;
+    const int more = walk.left - Format::kDepth;
+    if (at < more * Format::kQuantStride) prefetch_to_l2(walk.panel + first * Format::kQuantStride + at);
+    if (at < more * Format::kScaleStride)
+      prefetch_to_l2(walk.panel + args.scales_at + first * Format::kScaleStride + at);
+  }
+}
+
 /// Multiplies what `raw` holds, the first of `left` steps from `step`, and loads the first steps of `ahead`
 /// in their place.
 template <class Format, class Sums>
@@ -87,62 +108,81 @@ __device__ __forceinline__ void consume_steps(int step, int left, const PanelWal
   }
 }
 
-/// The outputs of a group from the shares of its panels, parts [kStreamWarps][kTokens][16], added in their
-/// order.
+/// The outputs of `turns` groups from `first` on, every gridDim.x-th, from the shares of their panels: parts
+/// [turns][warps][kTokens][16], added in a fixed order.
 template <int kTokens>
-__device__ __forceinline__ void add_shares(const GemvArgs& args, int group, int turn, const float* parts) {
+__device__ __forceinline__ void add_shares(const GemvArgs& args, int first, int turns, const float* parts) {
   constexpr int kRows = static_cast<int>(quant::kPanelRows);
+  const int warps = static_cast<int>(blockDim.x) / 32;
   const int rows = args.group_panels * kRows;
-  // Another warp every time, so that none falls behind.
-  const int element = (static_cast<int>(threadIdx.x) + 32 * turn) % static_cast<int>(blockDim.x);
-  for (int i = element; i < rows * args.n_tokens; i += static_cast<int>(blockDim.x)) {
-    const int token = i / rows;
-    write_element(args, group, rows, token, i % rows, [&](int row) {
-      const float* from = parts + (row / kRows * args.shares * kTokens + token) * kRows + row % kRows;
+  const int elements = rows * args.n_tokens;
+  const int lane = static_cast<int>(threadIdx.x) % kAddingLanes;
+  const uint32_t together = ((1U << kAddingLanes) - 1U) << (threadIdx.x % 32 - threadIdx.x % kAddingLanes);
+  for (int i = static_cast<int>(threadIdx.x) / kAddingLanes; i < turns * elements;
+       i += static_cast<int>(blockDim.x) / kAddingLanes) {
+    const int turn = i / elements;
+    const int token = kTokens == 1 ? 0 : i % elements / rows;
+    const float* of_turn = parts + turn * warps * kTokens * kRows;
+    const int group = first + turn * static_cast<int>(gridDim.x);
+    write_element(args, group, rows, token, i % rows, [&](int row) {  // all lanes write the same
+      const float* from = of_turn + (row / kRows * args.shares * kTokens + token) * kRows + row % kRows;
       float sum = 0.0F;
 #pragma unroll 4
-      for (int share = 0; share < args.shares; ++share) sum += from[share * kTokens * kRows];
+      for (int share = lane; share < args.shares; share += kAddingLanes) sum += from[share * kTokens * kRows];
+#pragma unroll
+      for (int distance = 1; distance < kAddingLanes; distance *= 2)
+        sum += __shfl_xor_sync(together, sum, distance);
       return sum;
     });
   }
 }
 
 template <class Format, int kTokens>
-__global__ void __launch_bounds__(kStreamThreads, kTokens == 1 ? Format::kStreamBlocks : 1)
+__global__ void __launch_bounds__(32 * kStreamWarps<Format, kTokens>, 1)
     gemv_stream_kernel(const __grid_constant__ GemvArgs args) {
   using Sums = GemvSums<Format, kTokens>;
+  constexpr int kRows = static_cast<int>(quant::kPanelRows);
   extern __shared__ uint2 stage_memory[];
-  __shared__ __align__(16) float parts[2][kStreamWarps][kTokens][quant::kPanelRows];
+  __shared__ float parts[kStreamTurns * kStreamWarps<Format, kTokens> * kTokens * kRows];
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  const ActivationStage stage = ActivationStage::at(stage_memory, kTokens, args.steps * Format::kChunks);
-  PanelWalk next = walk_of(args, static_cast<int>(blockIdx.x));
-  RawSteps<Format> raw;
-  load_steps<Format>(args, next, raw);
+  const int warps = static_cast<int>(blockDim.x) / 32;
+  const auto blocks = static_cast<int>(gridDim.x);
   let_next_begin();
+  const ActivationStage stage = ActivationStage::at(stage_memory, kTokens, args.steps * Format::kChunks);
+  PanelWalk ahead = walk_of(args, static_cast<int>(blockIdx.x));  // what is loaded and not consumed yet
+  RawSteps<Format> raw;
+  load_steps<Format>(args, ahead, raw);
+  ask_for_more<Format>(args, ahead);
   wait_for_last();
-  load_activations<Format::kOrder>(args.x, args.x_stride, args.n_tokens, 0, stage.chunks, stage);
+  load_activations<Format::kOrder, kTokens == 1 ? Tokens::kOne : Tokens::kAny, kChunkSums<Format>>(
+      args.x, args.x_stride, args.n_tokens, 0, stage.chunks, stage);
   __syncthreads();
   Sums sums(args.zeros);
   int turn = 0;
-  for (int group = static_cast<int>(blockIdx.x); group < args.groups;
-       group += static_cast<int>(gridDim.x), ++turn) {
-    PanelWalk now = next;
-    next = walk_of(args, group + static_cast<int>(gridDim.x));
+  for (int group = static_cast<int>(blockIdx.x); group < args.groups; group += blocks) {
+    int step = ahead.step;
+    int left = ahead.left;
     auto x = Sums::Activations::of(stage, static_cast<int>(threadIdx.x) % 32);
-    x.advance(now.step * Format::kChunks);
+    x.advance(step * Format::kChunks);
     sums.clear();
-    if (now.left == 0) load_steps<Format>(args, next, raw);
-    for (bool more = now.left > 0; more; x.advance(Format::kDepth * Format::kChunks)) {
-      const int step = now.step;
-      const int left = now.left;
-      now.advance(Format::kDepth);
-      if (now.left <= 0) now = next;
-      consume_steps<Format>(step, left, now, now.lane<Format>(args), x, raw, sums);
-      more = left > Format::kDepth;
+    if (left == 0) {
+      ahead = walk_of(args, group + blocks);
+      load_steps<Format>(args, ahead, raw);
     }
-    sums.write(args.n_tokens, parts[turn % 2][warp][0], static_cast<int>(quant::kPanelRows));
+    for (; left > 0; left -= Format::kDepth, step += Format::kDepth) {
+      ahead.advance(Format::kDepth);
+      if (ahead.left <= 0) ahead = walk_of(args, group + blocks);
+      consume_steps<Format>(step, left, ahead, ahead.lane<Format>(args), x, raw, sums);
+      x.advance(Format::kDepth * Format::kChunks);
+    }
+    sums.write(args.n_tokens, parts + (turn * warps + warp) * kTokens * kRows, kRows);
+    ++turn;
+    const bool last = group + blocks >= args.groups;
+    if (turn < kStreamTurns && !last) continue;
     __syncthreads();
-    add_shares<kTokens>(args, group, turn, parts[turn % 2][0][0]);
+    add_shares<kTokens>(args, group - (turn - 1) * blocks, turn, parts);
+    turn = 0;
+    if (!last) __syncthreads();
   }
 }
 

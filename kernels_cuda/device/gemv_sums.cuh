@@ -15,6 +15,10 @@ namespace sluice::cuda {
 template <class Format>
 inline constexpr int kTileTokens = Format::kGroup == ScaleGroup::kEachTwoLanes ? 1 : 2;
 
+/// Whether sums of a chunk's activations are looked at.
+template <class Format>
+inline constexpr ChunkSums kChunkSums = Format::kHasMin ? ChunkSums::kWanted : ChunkSums::kNone;
+
 template <class Format, int kTokens>
 struct GemvSums {
   static constexpr int kTile = kTileTokens<Format>;
@@ -34,23 +38,31 @@ struct GemvSums {
     }
   }
 
-  /// A lane's part of the activations: what it multiplies, and the factors of what it gets.
+  /// A lane's part of the activations: what it multiplies, and the factors of what it gets. Where lanes share
+  /// a scale, those of the other half of a token's columns multiply with zeros and never move on.
   struct Activations {
     const uint2* bytes;
+    int bytes_stride;  // from token to token, in uint2
+    int chunk_stride;  // that advance() goes, in uint2
     const float* scales;
     const float* sums;
-    int chunks;
+    int chunks;  // from token to token of scales and sums
 
     __device__ static Activations of(const ActivationStage& stage, int lane) {
       const int g = lane / 4;
       const int t = lane % 4;
       const int reads = kTokens > 1 && kTile == 2 ? g / 4 : 0;  // token of the tile
       const int gets = kTokens > 1 && kTile == 2 ? t / 2 : 0;
-      return {stage.bytes + reads * stage.chunks * 16 + g % 4 * 4 + t, stage.scales + gets * stage.chunks,
-              stage.sums + gets * stage.chunks, stage.chunks};
+      const bool multiplies = Format::kGroup != ScaleGroup::kEachTwoLanes || g / 4 == t / 2;
+      return {multiplies ? stage.bytes + reads * stage.chunks * 16 + g % 4 * 4 + t : stage.zeros(),
+              multiplies ? stage.chunks * 16 : 0,
+              multiplies ? 16 : 0,
+              stage.scales + gets * stage.chunks,
+              stage.sums + gets * stage.chunks,
+              stage.chunks};
     }
     __device__ void advance(int by) {
-      bytes += by * 16;
+      bytes += by * chunk_stride;
       scales += by;
       sums += by;
     }
@@ -65,14 +77,17 @@ struct GemvSums {
     into[3] = fmaf(unbiased(d[3]), second, into[3]);
   }
 
-  /// Chunk `chunk` of x times the fragment a. A token that is not there reads what lies in its place; nobody
-  /// reads the result.
+  static_assert(Format::kGroup != ScaleGroup::kEachTwoLanes ||
+                Format::kDepth * Format::kChunks * 16 <= ActivationStage::kZeros);
+
+  /// Chunk `chunk` of x, one of kDepth steps', times the fragment a. A token that is not there reads what
+  /// lies in its place; nobody reads the result.
   __device__ void add(const uint32_t (&a)[4], const ChunkScales& scales, const Activations& x, int chunk) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
+    [[maybe_unused]] const bool is_odd = threadIdx.x % 2 == 1;
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
       const int token = tile * kTile * x.chunks;
-      uint2 b = x.bytes[token * 16 + chunk * 16];
+      const uint2 b = x.bytes[tile * kTile * x.bytes_stride + chunk * 16];
       const float factor = x.scales[token + chunk];
       uint32_t d[4];
       if constexpr (Format::kGroup == ScaleGroup::kEachWord) {
@@ -81,15 +96,11 @@ struct GemvSums {
         mma_int8_k16(a[2], a[3], b.y, start, d);
         accumulate(d, scales.second, factor, sums[tile]);
       } else {
-        if constexpr (Format::kGroup == ScaleGroup::kEachTwoLanes) {
-          const uint32_t mask = lane / 16 == lane % 4 / 2 ? ~0U : 0U;
-          b = {b.x & mask, b.y & mask};
-        }
         mma_int8_k32(a, b, start, d);
         accumulate(d, scales.scale, factor, sums[tile]);
       }
       if constexpr (Format::kHasMin) {  // once a row and token: where the top byte's sum is
-        const float sum = lane % 2 == 1 ? x.sums[token + chunk] : 0.0F;
+        const float sum = is_odd ? x.sums[token + chunk] : 0.0F;
         sums[tile][1] = fmaf(-scales.min.x, sum, sums[tile][1]);
         sums[tile][3] = fmaf(-scales.min.y, sum, sums[tile][3]);
       }
@@ -128,18 +139,5 @@ struct GemvSums {
     }
   }
 };
-
-/// Lets the next kernel of the stream begin while this one runs, and waits for what the last one wrote
-/// (launches with programmatic stream serialization; elsewhere kernels follow each other anyway).
-__device__ __forceinline__ void let_next_begin() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
-__device__ __forceinline__ void wait_for_last() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
 
 }  // namespace sluice::cuda

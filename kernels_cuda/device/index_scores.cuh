@@ -12,6 +12,7 @@
 
 #include "kernels_cuda/device/async_copy.cuh"
 #include "kernels_cuda/device/matrix_fragments.cuh"
+#include "kernels_cuda/device/overlap.cuh"
 #include "kernels_cuda/indexer.h"
 
 namespace sluice::cuda::device {
@@ -34,8 +35,6 @@ struct IndexShape {
   static constexpr int kBlockKeys = kWarps * kWarpKeys;
   static constexpr int kStageQueries = kStageQueriesArg;
   static constexpr int kStages = 2;
-  static constexpr int kUnroll =
-      kIsInt8 && kKeyTiles == 2 ? 2 : 1;  // where registers are left: latency of the few
   static constexpr int kRowBytes = static_cast<int>(index_key_bytes(kFormat, kIndexDims));
   static constexpr int kRowChunks = kRowBytes / 16;
   static constexpr int kLaneChunks = kRowChunks / 4;
@@ -65,6 +64,7 @@ struct IndexArgs {
   int queries_per_block;
   int n_heads;
   int n_keys;
+  uint32_t zeros[4];  // what the compiler must not know to be zeros
 };
 
 /// Where 16 bytes of a head lie: halves of odd heads are swapped, against bank conflicts.
@@ -104,14 +104,20 @@ __device__ __forceinline__ int key_of_lane(int i) {
   return 32 * i + 16 * (lane / 2 % 2) + 8 * (lane % 2) + lane / 4;
 }
 
-/// A group of keys as the A operand: rows g and g + 8 of each tile.
+/// A group of keys as they are loaded: rows g and g + 8 of each tile.
 template <typename Shape>
-struct KeyFragments {
+struct KeyRows {
   uint4 chunks[Shape::kKeyTiles][2][Shape::kLaneChunks];
 };
 
+/// The same as the A operands of consecutive steps.
 template <typename Shape>
-__device__ __forceinline__ void load_keys(KeyFragments<Shape>& keys, float (&scales)[Shape::kKeyTiles / 2],
+struct KeyFragments {
+  uint32_t a[Shape::kKeyTiles][2 * Shape::kLaneChunks][4];
+};
+
+template <typename Shape>
+__device__ __forceinline__ void load_keys(KeyRows<Shape>& keys, float (&scales)[Shape::kKeyTiles / 2],
                                           const IndexArgs& args, int first_key) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
@@ -140,14 +146,25 @@ __device__ __forceinline__ uint2 words_of(const uint4 (&chunks)[kChunks], int st
   return step % 2 == 0 ? make_uint2(c.x, c.y) : make_uint2(c.z, c.w);
 }
 
-template <size_t kChunks>
-__device__ __forceinline__ void a_operand(uint32_t (&a)[4], const uint4 (&rows)[2][kChunks], int step) {
-  const uint2 upper = words_of(rows[0], step);
-  const uint2 lower = words_of(rows[1], step);
-  a[0] = upper.x;
-  a[1] = lower.x;
-  a[2] = upper.y;
-  a[3] = lower.y;
+/// An operand's words have to be neighbours among the registers, and so have those of a load. Something is
+/// computed from them (a zero that the compiler does not know is flipped in), so that they are moved once,
+/// not before every product.
+template <typename Shape>
+__device__ __forceinline__ void arrange_keys(KeyFragments<Shape>& keys, const KeyRows<Shape>& rows,
+                                             const IndexArgs& args) {
+#pragma unroll
+  for (int tile = 0; tile < Shape::kKeyTiles; ++tile) {
+#pragma unroll
+    for (int step = 0; step < 2 * Shape::kLaneChunks; ++step) {
+      const uint2 upper = words_of(rows.chunks[tile][0], step);
+      const uint2 lower = words_of(rows.chunks[tile][1], step);
+      auto& a = keys.a[tile][step];
+      a[0] = upper.x ^ args.zeros[0];
+      a[1] = lower.x ^ args.zeros[1];
+      a[2] = upper.y ^ args.zeros[2];
+      a[3] = lower.y ^ args.zeros[3];
+    }
+  }
 }
 
 /// Twice the positive part: addition runs at full rate on every GPU, maximum does not.
@@ -172,11 +189,9 @@ __device__ __forceinline__ void load_heads(uint4 (&heads)[Shape::kLaneChunks], c
 /// bits.
 template <typename Shape>
 __device__ __forceinline__ void products_int8(float (&y)[Shape::kKeyTiles][4],
-                                              const KeyFragments<Shape>& keys, const uint8_t* heads,
-                                              int head) {
-  constexpr int32_t kBias = 0x4B400000;
+                                              const KeyFragments<Shape>& keys, const int32_t (&start)[4],
+                                              const uint8_t* heads, int head) {
   constexpr float kBiasValue = 12582912.0F;
-  constexpr int32_t kStart[4] = {kBias, kBias, kBias, kBias};
   uint4 b[Shape::kLaneChunks];
   load_heads<Shape>(b, heads, head);
   int32_t c[Shape::kKeyTiles][4];
@@ -185,12 +200,10 @@ __device__ __forceinline__ void products_int8(float (&y)[Shape::kKeyTiles][4],
     const uint2 words = words_of(b, step);
 #pragma unroll
     for (int tile = 0; tile < Shape::kKeyTiles; ++tile) {
-      uint32_t a[4];
-      a_operand(a, keys.chunks[tile], step);
       if (step == 0) {
-        mma_s8(c[tile], a, words.x, words.y, kStart);
+        mma_s8(c[tile], keys.a[tile][step], words.x, words.y, start);
       } else {
-        mma_s8(c[tile], a, words.x, words.y, c[tile]);
+        mma_s8(c[tile], keys.a[tile][step], words.x, words.y, c[tile]);
       }
     }
   }
@@ -226,10 +239,8 @@ __device__ __forceinline__ void products_bf16(float (&y)[Shape::kKeyTiles][4],
     const uint2 words_low = words_of(b_low, step);
 #pragma unroll
     for (int tile = 0; tile < Shape::kKeyTiles; ++tile) {
-      uint32_t a[4];
-      a_operand(a, keys.chunks[tile], step);
-      mma_bf16(y[tile], a, words.x, words.y);
-      mma_bf16(low[tile], a, words_low.x, words_low.y);
+      mma_bf16(y[tile], keys.a[tile][step], words.x, words.y);
+      mma_bf16(low[tile], keys.a[tile][step], words_low.x, words_low.y);
     }
   }
 #pragma unroll
@@ -244,13 +255,19 @@ __device__ __forceinline__ void products_bf16(float (&y)[Shape::kKeyTiles][4],
 /// sums[tile][half]: this lane's two of every eight heads, for key g + 8 half of the tile.
 template <typename Shape>
 __device__ __forceinline__ void sum_heads(float (&sums)[Shape::kKeyTiles][2], const KeyFragments<Shape>& keys,
-                                          const typename IndexShared<Shape>::Query& query, int n_heads) {
+                                          const typename IndexShared<Shape>::Query& query,
+                                          const IndexArgs& args) {
+  constexpr uint32_t kBias = 0x4B400000U;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-#pragma unroll Shape::kUnroll
+  const int n_heads = args.n_heads;
+  [[maybe_unused]] int32_t start[4];  // in registers of their own, not moved there before every product
+#pragma unroll
+  for (int i = 0; i < 4; ++i) start[i] = static_cast<int32_t>(kBias + args.zeros[i]);
+#pragma unroll 1
   for (int first = 0; first < n_heads; first += 8) {
     float y[Shape::kKeyTiles][4];
     if constexpr (Shape::kIsInt8) {
-      products_int8<Shape>(y, keys, query.heads[0], first + lane / 4);
+      products_int8<Shape>(y, keys, start, query.heads[0], first + lane / 4);
     } else {
       products_bf16<Shape>(y, keys, query.heads[0], query.heads[1], first + lane / 4);
     }
@@ -301,10 +318,10 @@ __device__ __forceinline__ int first_reaching(const int32_t* lengths, int begin,
 template <typename Shape>
 __device__ __forceinline__ void score_group(const KeyFragments<Shape>& keys,
                                             const float (&scales)[Shape::kKeyTiles / 2],
-                                            const typename IndexShared<Shape>::Query& query, int n_heads,
-                                            int first_key, std::span<float> scores) {
+                                            const typename IndexShared<Shape>::Query& query,
+                                            const IndexArgs& args, int first_key, std::span<float> scores) {
   float sums[Shape::kKeyTiles][2] = {};
-  sum_heads<Shape>(sums, keys, query, n_heads);
+  sum_heads<Shape>(sums, keys, query, args);
   float out[Shape::kKeyTiles / 2];
   sum_lanes<Shape>(out, sums);
 #pragma unroll
@@ -335,7 +352,9 @@ __global__ void __launch_bounds__(Shape::kThreads, kBlocksPerMultiprocessor)
   float scales[Shape::kGroups][Shape::kKeyTiles / 2];
 #pragma unroll
   for (int group = 0; group < Shape::kGroups; ++group) {
-    load_keys(keys[group], scales[group], args, first_key + Shape::kGroupKeys * group);
+    KeyRows<Shape> rows;
+    load_keys(rows, scales[group], args, first_key + Shape::kGroupKeys * group);
+    arrange_keys(keys[group], rows, args);
   }
   int stage = 0;
   for (int first = begin; first < end; first += Shape::kStageQueries, stage ^= 1) {
@@ -352,11 +371,69 @@ __global__ void __launch_bounds__(Shape::kThreads, kBlocksPerMultiprocessor)
       for (int group = 0; group < Shape::kGroups; ++group) {
         const int group_key = first_key + Shape::kGroupKeys * group;
         if (group_key < length) {
-          score_group<Shape>(keys[group], scales[group], shared.queries[stage][q], args.n_heads, group_key,
+          score_group<Shape>(keys[group], scales[group], shared.queries[stage][q], args, group_key,
                              {scores, static_cast<size_t>(length)});
         }
       }
     }
+  }
+}
+
+/// Asks the L2 for the keys of a block of them, as far as they are not behind `length`.
+template <typename Shape>
+__device__ __forceinline__ void ask_for_keys(const IndexArgs& args, int block_key, int length) {
+  constexpr int kLine = 128;
+  constexpr int kEach = Shape::kBlockKeys * Shape::kRowBytes / (kLine * Shape::kThreads);
+  static_assert(kEach * kLine * Shape::kThreads == Shape::kBlockKeys * Shape::kRowBytes);
+  const int bytes = (length - block_key) * Shape::kRowBytes;
+  const uint8_t* from = args.keys + int64_t{block_key} * Shape::kRowBytes;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const int at = (i * Shape::kThreads + static_cast<int>(threadIdx.x)) * kLine;
+    if (at < bytes) prefetch_to_l2(from + at);
+  }
+}
+
+/// A query for each block, for few queries: grid x = every gridDim.x-th block of keys, y = query. The keys of
+/// a block are loaded while those before them are multiplied; bf16 keys fill the registers, their grid has as
+/// many blocks as there are of keys.
+template <typename Shape, int kBlocksPerMultiprocessor>
+__global__ void __launch_bounds__(Shape::kThreads, kBlocksPerMultiprocessor)
+    index_scores_of_one(const IndexArgs args) {
+  static_assert(Shape::kGroups == 1);
+  extern __shared__ uint8_t index_shared[];
+  auto& shared = *reinterpret_cast<IndexShared<Shape>*>(index_shared);
+  const auto query = static_cast<int>(blockIdx.y);
+  const int step = static_cast<int>(gridDim.x) * Shape::kBlockKeys;
+  const int block_key = static_cast<int>(blockIdx.x) * Shape::kBlockKeys;
+  let_next_begin();
+  if (query == 0) {
+    // The last token's length will do for that; past the L1, where it would be found again.
+    const int likely = min(__ldcg(args.lengths), args.n_keys);
+    ask_for_keys<Shape>(args, block_key, likely);
+    ask_for_keys<Shape>(args, block_key + step, likely);
+  }
+  wait_for_last();
+  const int length = args.lengths[query];
+  if (block_key >= length) return;
+  load_query_stage(shared, args, query, query + 1, 0);
+  int first_key = block_key + static_cast<int>(threadIdx.x) / 32 * Shape::kWarpKeys;
+  KeyRows<Shape> rows;
+  float next_scales[Shape::kKeyTiles / 2];
+  load_keys(rows, next_scales, args, first_key);
+  wait_for_copies<0>();
+  __syncthreads();
+  for (; first_key < length; first_key += step) {
+    KeyFragments<Shape> keys;
+    float scales[Shape::kKeyTiles / 2];
+    arrange_keys(keys, rows, args);
+#pragma unroll
+    for (int i = 0; i < Shape::kKeyTiles / 2; ++i) scales[i] = next_scales[i];
+    if constexpr (Shape::kIsInt8) {  // others have no next ones
+      if (first_key + step < length) load_keys(rows, next_scales, args, first_key + step);
+    }
+    score_group<Shape>(keys, scales, shared.queries[0][0], args, first_key,
+                       {args.scores + int64_t{query} * args.score_stride, static_cast<size_t>(length)});
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include "kernels_cuda/device/mla_tiles.cuh"
 #include "kernels_cuda/device/mla_values.cuh"
+#include "kernels_cuda/device/overlap.cuh"
 #include "kernels_cuda/mla.h"
 
 namespace sluice::cuda::device {
@@ -155,6 +156,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) mla_attend(const MlaArgs a
   const MlaPlace<Shape> at(static_cast<int>(threadIdx.x));
   RunningSoftmax running;
   MlaOutput<Shape> out{};
+  follow_last();
   attend_range(shared, args, this_block<Shape>(args), running, out, at);
 
   const MlaBlock block = this_block<Shape>(args);

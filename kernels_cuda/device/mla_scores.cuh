@@ -45,31 +45,59 @@ __device__ __forceinline__ uint32_t two_bf16(float low, float high) {
   return bits;
 }
 
-__device__ __forceinline__ uint32_t load_two(const float* values) {
-  const float2 pair = __ldg(reinterpret_cast<const float2*>(values));
-  return two_bf16(pair.x, pair.y);
+/// Eight values as bf16; aligned to 16 bytes.
+__device__ __forceinline__ uint4 load_eight(const float* values) {
+  const auto low = __ldg(reinterpret_cast<const float4*>(values));
+  const auto high = __ldg(reinterpret_cast<const float4*>(values) + 1);
+  return make_uint4(two_bf16(low.x, low.y), two_bf16(low.z, low.w), two_bf16(high.x, high.y),
+                    two_bf16(high.z, high.w));
 }
-__device__ __forceinline__ uint32_t load_two(const __nv_bfloat16* values) {
-  return __ldg(reinterpret_cast<const uint32_t*>(values));
+__device__ __forceinline__ uint4 load_eight(const __nv_bfloat16* values) {
+  return __ldg(reinterpret_cast<const uint4*>(values));
 }
 
-/// `queries` begins at the team's first head; heads from `n_heads` on are zeros.
+/// `queries` begins at the team's first head; heads from `n_heads` on are zeros. Each lane loads whole chunks
+/// of eight, of which the four lanes of a head then exchange words: loads of single words would take a
+/// decoded token longer than all the rest. What is left over of the chunks, two of each head, is shared by
+/// heads g and g + 8.
 template <typename Shape, typename T>
 __device__ __forceinline__ void load_queries(QueryFragments& q, const T* queries, int n_heads,
                                              const MlaPlace<Shape>& at) {
-  const T* lane = queries + at.g * kRowDims + kDimsPerWarp * at.warp + 2 * at.t;
+  constexpr int kFours = kDimsPerWarp / 32;
+  static_assert(kDimsPerWarp % 32 == 16);
+  const auto load = [&](int head, int chunk) {
+    return head < n_heads ? load_eight(queries + head * kRowDims + kDimsPerWarp * at.warp + 8 * chunk)
+                          : make_uint4(0, 0, 0, 0);
+  };
+  const auto exchange = [&](const uint4& chunk) {
+    const uint32_t words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
+    return transpose_words(words, at.t);
+  };
 #pragma unroll
   for (int m = 0; m < 2; ++m) {
+    uint4 chunks[2][kFours];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const bool is_there = 16 * m + 8 * half + at.g < n_heads;
 #pragma unroll
-      for (int step = 0; step < kDimsPerWarp / 16; ++step) {
-        const T* from = lane + (16 * m + 8 * half) * kRowDims + 16 * step;
-        q.a[m][step][half] = is_there ? load_two(from) : 0U;
-        q.a[m][step][half + 2] = is_there ? load_two(from + 8) : 0U;
+      for (int i = 0; i < kFours; ++i) chunks[half][i] = load(16 * m + 8 * half + at.g, 4 * i + at.t);
+    }
+    const uint4 rest = load(16 * m + 8 * (at.t / 2) + at.g, 4 * kFours + at.t % 2);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int i = 0; i < kFours; ++i) {
+        const uint4 words = exchange(chunks[half][i]);
+        q.a[m][2 * i][half] = words.x;
+        q.a[m][2 * i][half + 2] = words.y;
+        q.a[m][2 * i + 1][half] = words.z;
+        q.a[m][2 * i + 1][half + 2] = words.w;
       }
     }
+    const uint4 words = exchange(rest);
+    q.a[m][2 * kFours][0] = words.x;
+    q.a[m][2 * kFours][2] = words.y;
+    q.a[m][2 * kFours][1] = words.z;
+    q.a[m][2 * kFours][3] = words.w;
   }
 }
 

@@ -45,8 +45,8 @@ __device__ __forceinline__ T load_scales(const unsigned char* at) {
   return __ldg(reinterpret_cast<const T*>(at));
 }
 
-/// Where a lane is in a panel: `quants` at its words of step 0, row 2g included, `scales` at the panel's
-/// scales.
+/// Where a lane is in a panel: `quants` at word t of rows 2g and 2g + 1 in step 0, `scales` at the panel's
+/// scales. What differs from lane to lane is in the pointers, so that steps are offsets in the loads.
 struct PanelLane {
   const unsigned char* quants;
   const unsigned char* scales;
@@ -54,14 +54,19 @@ struct PanelLane {
   int t;
 
   __device__ static PanelLane of(const unsigned char* panel, int64_t scales_at, int lane) {
-    return {panel + lane / 4 * 8, panel + scales_at, lane / 4, lane % 4};
+    return {panel + (lane % 4 * 64 + lane / 4 * 8), panel + scales_at, lane / 4, lane % 4};
   }
-  /// Word i of both rows.
+  /// Word i + t of both rows, and word i of both rows.
   __device__ uint2 word(int i) const { return load_streamed(quants + i * 64); }
+  __device__ uint2 same_word(int i) const { return load_streamed(quants - t * 64 + i * 64); }
   /// A scale word of 1, 2 or 4 bytes at byte `at` of the scales, of both rows.
-  __device__ uint32_t two_bytes(int at) const { return load_scales<uint16_t>(scales + at + 2 * g); }
-  __device__ uint32_t two_halves(int at) const { return load_scales<uint32_t>(scales + at + 4 * g); }
-  __device__ uint2 two_words(int at) const { return load_scales<uint2>(scales + at + 8 * g); }
+  __device__ uint32_t two_bytes(int at) const { return load_scales<uint16_t>(scales + 2 * g + at); }
+  __device__ uint32_t two_halves(int at) const { return load_scales<uint32_t>(scales + 4 * g + at); }
+  __device__ uint2 two_words(int at) const { return load_scales<uint2>(scales + 8 * g + at); }
+  /// The same of 1 byte where lanes t = 2, 3 have the 16 bytes after those of lanes t = 0, 1.
+  __device__ uint32_t two_bytes_by_lane(int at) const {
+    return load_scales<uint16_t>(scales + (t / 2 * 16 + 2 * g) + at);
+  }
 };
 
 __device__ __forceinline__ float2 halves_to_floats(uint32_t bits) {
@@ -114,8 +119,8 @@ struct FormatQ8_0 {
   static constexpr bool kHasMin = false;
   static constexpr int kChunks = 1;  // of a step
   static constexpr int kDepth = 4;   // steps in flight
-  static constexpr int kStreamBlocks =
-      2;  // of gemv_stream.cuh on a multiprocessor at once: 64 registers a thread
+  static constexpr int kStreamWarps =
+      32;  // of gemv_stream.cuh on a multiprocessor, one token: 64 registers a thread, 128 with 16 warps
   static constexpr int kQuantStride = 512;  // bytes from step to step; 0: not the same for all steps
   static constexpr int kScaleStride = 32;
   struct Raw {
@@ -123,7 +128,7 @@ struct FormatQ8_0 {
     uint32_t d;
   };
   static __device__ Raw load(const PanelLane& p, int step) {
-    return {{p.word(step * 8 + p.t), p.word(step * 8 + 4 + p.t)}, p.two_halves(step * 32)};
+    return {{p.word(step * 8), p.word(step * 8 + 4)}, p.two_halves(step * 32)};
   }
   static __device__ void chunk(const Raw& raw, const Tables&, int, int, uint32_t (&a)[4], ChunkScales& s) {
     a[0] = raw.q[0].x;
@@ -142,7 +147,7 @@ struct FormatMXFP4 {
   static constexpr bool kHasMin = false;
   static constexpr int kChunks = 1;
   static constexpr int kDepth = 4;
-  static constexpr int kStreamBlocks = 2;
+  static constexpr int kStreamWarps = 32;
   static constexpr int kQuantStride = 256;
   static constexpr int kScaleStride = 16;
   struct Raw {
@@ -150,7 +155,7 @@ struct FormatMXFP4 {
     uint32_t e;
   };
   static __device__ Raw load(const PanelLane& p, int step) {
-    return {p.word(step * 4 + p.t), p.two_bytes(step * 16)};
+    return {p.word(step * 4), p.two_bytes(step * 16)};
   }
   /// 2^(e - 128), quant/mxfp4.h; the bytes are twice the doubled codes.
   static __device__ float scale_of(uint32_t e) {
@@ -176,7 +181,7 @@ struct FormatNVFP4 {
   static constexpr bool kHasMin = false;
   static constexpr int kChunks = 1;
   static constexpr int kDepth = 4;
-  static constexpr int kStreamBlocks = 2;
+  static constexpr int kStreamWarps = 32;
   static constexpr int kQuantStride = 256;
   static constexpr int kScaleStride = 32;
   struct Raw {
@@ -184,14 +189,14 @@ struct FormatNVFP4 {
     uint32_t d;
   };
   static __device__ Raw load(const PanelLane& p, int step) {
-    return {p.word(step * 4 + p.t), p.two_bytes((step * 2 + p.t / 2) * 16)};
+    return {p.word(step * 4), p.two_bytes_by_lane(step * 32)};
   }
   /// Two e4m3 scales without their signs, the code for NaN as 0 (quant/nvfp4.h), 2^-8 of their value: as bits
   /// of halves, subnormals included. Of values a quarter is meant: kFactor is 2^8 / 4.
   static __device__ float2 scales_of(uint32_t two) {
-    const uint32_t codes = permute(two, 0, 0x1404) & 0x7F007F00U;
-    const uint32_t nan = (codes + 0x01000100U) >> 15 & 0x00010001U;
-    return halves_to_floats((codes - nan * 0x7F00U) >> 1);
+    const uint32_t codes = permute(two, 0, 0x4140) & 0x007F007FU;
+    const uint32_t nan = (codes + 0x00010001U) & 0x00800080U;
+    return halves_to_floats(codes * 128U - nan * 127U);
   }
   static __device__ void chunk(const Raw& raw, const Tables& tables, int, int, uint32_t (&a)[4],
                                ChunkScales& s) {
@@ -215,7 +220,7 @@ struct FormatQ4_0 {
   static constexpr bool kHasMin = false;
   static constexpr int kChunks = 1;
   static constexpr int kDepth = 4;
-  static constexpr int kStreamBlocks = 1;
+  static constexpr int kStreamWarps = 16;
   static constexpr int kQuantStride = 256;
   static constexpr int kScaleStride = 32;
   struct Raw {
@@ -223,7 +228,7 @@ struct FormatQ4_0 {
     uint32_t d;
   };
   static __device__ Raw load(const PanelLane& p, int step) {
-    return {p.word(step * 4 + p.t), p.two_halves(step * 32)};
+    return {p.word(step * 4), p.two_halves(step * 32)};
   }
   static __device__ uint32_t high(uint32_t word) { return (word & 0xF0F0F0F0U) ^ 0x80808080U; }
   static __device__ void chunk(const Raw& raw, const Tables&, int, int, uint32_t (&a)[4], ChunkScales& s) {
@@ -243,7 +248,7 @@ struct FormatQ5_0 {
   static constexpr bool kHasMin = false;
   static constexpr int kChunks = 1;
   static constexpr int kDepth = 4;
-  static constexpr int kStreamBlocks = 2;
+  static constexpr int kStreamWarps = 32;
   static constexpr int kQuantStride = 320;
   static constexpr int kScaleStride = 32;
   struct Raw {
@@ -253,7 +258,7 @@ struct FormatQ5_0 {
     int t;
   };
   static __device__ Raw load(const PanelLane& p, int step) {
-    return {p.word(step * 5 + 1 + p.t), p.word(step * 5), p.two_halves(step * 32), p.t};
+    return {p.word(step * 5 + 1), p.same_word(step * 5), p.two_halves(step * 32), p.t};
   }
   /// Bits 0..3 of `top` become bits 7 of the four bytes, the nibbles bits 6..3.
   static __device__ uint32_t codes(uint32_t nibbles, uint32_t top) {
@@ -307,7 +312,7 @@ struct FormatQ4_K {
   static constexpr bool kHasMin = true;
   static constexpr int kChunks = 2;  // the low and the high nibbles of eight words
   static constexpr int kDepth = 2;
-  static constexpr int kStreamBlocks = 1;
+  static constexpr int kStreamWarps = 16;
   static constexpr int kQuantStride = 0;
   static constexpr int kScaleStride = 0;
   struct Raw {
@@ -315,7 +320,7 @@ struct FormatQ4_K {
     KScales scales;
   };
   static __device__ Raw load(const PanelLane& p, int step) {
-    return {{p.word(step * 8 + p.t), p.word(step * 8 + 4 + p.t)}, KScales::load(p, step / 4)};
+    return {{p.word(step * 8), p.word(step * 8 + 4)}, KScales::load(p, step / 4)};
   }
   static __device__ void chunk(const Raw& raw, const Tables&, int c, int step, uint32_t (&a)[4],
                                ChunkScales& s) {
@@ -335,7 +340,7 @@ struct FormatQ5_K {
   static constexpr bool kHasMin = true;
   static constexpr int kChunks = 2;
   static constexpr int kDepth = 2;
-  static constexpr int kStreamBlocks = 1;
+  static constexpr int kStreamWarps = 16;
   static constexpr int kQuantStride = 0;
   static constexpr int kScaleStride = 0;
   struct Raw {
@@ -345,10 +350,8 @@ struct FormatQ5_K {
   };
   static __device__ Raw load(const PanelLane& p, int step) {
     const int first = step / 4 * 40;
-    const int q = first + 8 + step % 4 * 8 + p.t;
-    return {{p.word(q), p.word(q + 4)},
-            {p.word(first + p.t), p.word(first + 4 + p.t)},
-            KScales::load(p, step / 4)};
+    const int q = first + 8 + step % 4 * 8;
+    return {{p.word(q), p.word(q + 4)}, {p.word(first), p.word(first + 4)}, KScales::load(p, step / 4)};
   }
   static __device__ uint32_t codes(uint32_t nibbles, uint32_t top) {
     return (nibbles & 0x0F0F0F0FU) | (top & 0x01010101U) << 4;
@@ -372,7 +375,7 @@ struct FormatQ6_K {
   static constexpr bool kHasMin = false;
   static constexpr int kChunks = 4;  // half a block: four quarters of 32 columns
   static constexpr int kDepth = 1;
-  static constexpr int kStreamBlocks = 1;
+  static constexpr int kStreamWarps = 16;
   static constexpr int kQuantStride = 0;
   static constexpr int kScaleStride = 0;
   struct Raw {
@@ -383,8 +386,8 @@ struct FormatQ6_K {
   };
   static __device__ Raw load(const PanelLane& p, int step) {
     const int first = step / 2 * 48;
-    const int low = first + step % 2 * 16 + p.t;
-    const int top = first + 32 + step % 2 * 8 + p.t;
+    const int low = first + step % 2 * 16;
+    const int top = first + 32 + step % 2 * 8;
     const int scales = step / 2 * 288;
     Raw raw{{p.word(low), p.word(low + 4), p.word(low + 8), p.word(low + 12)},
             {p.word(top), p.word(top + 4)},

@@ -1,14 +1,16 @@
 // The product of panels with many tokens (kernels_cuda/panel_gemm.h), for every format of panel_formats.cuh.
 //
-// A block multiplies sixteen panels with 64 tokens. Its eight warps hold two panels each: the words come
-// straight from global memory and are decoded to bf16 fragments in registers, once for all 64 tokens; x comes
-// through a ring in shared memory. The columns of a product of fragments are those of a lane's words
-// (quad_of), for weights and x alike, so neither is ever moved between lanes.
+// A block multiplies sixteen panels with 64 or 128 tokens. Its eight warps hold two panels each: the words
+// come straight from global memory, some steps ahead, and are decoded to bf16 fragments in registers, once
+// for all tokens; x comes through a ring in shared memory. The columns of a product of fragments are those of
+// a lane's words (quad_of), for weights and x alike, so neither is ever moved between lanes.
 #pragma once
 
 #include <cuda_bf16.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <string>
 
 #include "kernels_cuda/base/launch.cuh"
 #include "kernels_cuda/device/activation_bytes.cuh"
@@ -19,18 +21,31 @@ namespace sluice::cuda {
 
 inline constexpr int kGemmThreads = 256;
 inline constexpr int kGemmPanels = 16;  // of a block
-inline constexpr int kGemmTokens = 64;  // of a block
 inline constexpr int kGemmCols = 128;   // of a stage
-inline constexpr int kGemmStages = 3;
+inline constexpr int kGemmTokens = 64;  // of a block, at least
 /// Elements from row to row of x in shared memory: rows eight banks apart, so that the 8-byte reads of four
 /// of them meet no bank twice.
 inline constexpr int kGemmRow = kGemmCols + 16;
-inline constexpr int64_t kGemmSharedBytes = int64_t{2} * kGemmStages * kGemmTokens * kGemmRow;
 
-/// Blocks on a multiprocessor at once, as far as registers allow: two have 128 a thread, which is enough for
-/// codes that are bytes already, and would make the others spill.
+/// What a block of kTokens does for a format.
+template <class Format, int kTokensArg>
+struct GemmShape {
+  static constexpr int kTokens = kTokensArg;
+  static constexpr int kStages = kTokens == kGemmTokens ? 3 : 2;
+  static constexpr int kStageElements = kTokens * kGemmRow;
+  static constexpr int64_t kSharedBytes = int64_t{2} * kStages * kStageElements;
+  static constexpr int kStageSteps = kGemmCols / (32 * Format::kChunks);
+  /// Blocks on a multiprocessor at once: two have 128 registers a thread, which is enough for codes that are
+  /// bytes already, and would make the others spill.
+  static constexpr int kBlocks =
+      kTokens == kGemmTokens && Format::kQuantStride == FormatQ8_0::kQuantStride ? 2 : 1;
+  /// Steps whose words are under way, as far as registers allow.
+  static constexpr int kAhead = kBlocks == 1 && Format::kChunks == 1 ? 2 : 1;
+};
+
+/// Tokens of a block where there are many: formats of more columns a step have no registers for more.
 template <class Format>
-inline constexpr int kGemmBlocks = Format::kQuantStride == FormatQ8_0::kQuantStride ? 2 : 1;
+inline constexpr int kMostGemmTokens = Format::kChunks == 1 ? 128 : kGemmTokens;
 
 struct PanelGemmArgs {
   const unsigned char* panels;
@@ -110,56 +125,82 @@ __device__ __forceinline__ void decode_chunk(uint32_t (&a)[4], const ChunkScales
   }
 }
 
-/// Asks for columns [first, first + kGemmCols) of the block's tokens; zeros where there is no token or
-/// column.
-__device__ __forceinline__ void ask_for_x(const PanelGemmArgs& args, const int (&rows)[kGemmTokens],
+/// Where eight columns `piece` of a stage lie: those that lanes read together side by side.
+template <ColumnOrder kOrder>
+__device__ __forceinline__ int place_of_piece(int piece) {
+  if constexpr (kOrder != ColumnOrder::kNibbles16) return piece;
+  constexpr uint32_t kPlaces = 0x3120U;  // of pieces 0 to 3 of a chunk
+  return piece / 4 * 4 + static_cast<int>(kPlaces >> 4 * (piece % 4) & 3U);
+}
+
+/// Asks for columns [first, first + kGemmCols) of the block's tokens, whose rows begin `offsets` bytes behind
+/// x; zeros where there is no column, or no token (-1).
+template <ColumnOrder kOrder, int kTokens>
+__device__ __forceinline__ void ask_for_x(const PanelGemmArgs& args, const int64_t (&offsets)[kTokens],
                                           int first, uint16_t* stage) {
   constexpr int kPieces = kGemmCols / 8;
+  constexpr int kTogether = kGemmThreads / kPieces;  // tokens
+  const int piece = static_cast<int>(threadIdx.x) % kPieces;
+  const int col = first + piece * 8;
+  const auto* from = reinterpret_cast<const unsigned char*>(args.x + col);
+  uint16_t* to = stage + place_of_piece<kOrder>(piece) * 8;
 #pragma unroll
-  for (int i = static_cast<int>(threadIdx.x); i < kGemmTokens * kPieces; i += kGemmThreads) {
-    const int token = i / kPieces;
-    const int col = first + i % kPieces * 8;
-    const int row = rows[token];
-    const int bytes = row < 0 ? 0 : max(0, min(8, args.cols - col)) * 2;
-    const uint16_t* from = bytes == 0 ? args.x : args.x + row * args.x_stride + col;
-    const auto to =
-        static_cast<uint32_t>(__cvta_generic_to_shared(stage + token * kGemmRow + i % kPieces * 8));
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+  for (int i = 0; i < kTokens / kTogether; ++i) {
+    const int token = i * kTogether + static_cast<int>(threadIdx.x) / kPieces;
+    const int64_t offset = offsets[token];
+    const bool is_there = offset >= 0 && col < args.cols;
+    const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to + token * kGemmRow));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address),
+                 "l"(is_there ? from + offset : reinterpret_cast<const unsigned char*>(args.x)),
+                 "r"(is_there ? 16 : 0)
+                 : "memory");
   }
 }
 
-/// Which expert and slots a block has: tiles of kGemmTokens, expert after expert.
+/// Which expert and slots a block has: tiles of kTokens, expert after expert.
 struct GemmTile {
   int expert;
   int begin;
   int count;  // 0: nothing
 };
 
+template <int kTokens>
 __device__ __forceinline__ GemmTile tile_of(const PanelGemmArgs& args, int index) {
   for (int e = 0; e < args.experts; ++e) {
     const int begin = args.begins[e];
     const int count = args.begins[e + 1] - begin;
-    const int tiles = (count + kGemmTokens - 1) / kGemmTokens;
-    if (index < tiles) return {e, begin + index * kGemmTokens, min(kGemmTokens, count - index * kGemmTokens)};
+    const int tiles = (count + kTokens - 1) / kTokens;
+    if (index < tiles) return {e, begin + index * kTokens, min(kTokens, count - index * kTokens)};
     index -= tiles;
   }
   return {0, 0, 0};
 }
 
+/// The words of two panels, kAhead steps of them.
+template <class Format, int kAhead>
+using GemmWords = typename Format::Raw[kAhead][2];
+
 template <class Format>
+__device__ __forceinline__ void load_words(const PanelLane (&panels)[2], int step,
+                                           typename Format::Raw (&words)[2]) {
+#pragma unroll
+  for (int p = 0; p < 2; ++p) words[p] = Format::load(panels[p], step);
+}
+
+/// Steps from `first` on, as many as a stage has and `steps` allow; `words` hold the first kAhead of them and
+/// then those behind them.
+template <class Format, class Shape>
 __device__ __forceinline__ void multiply_stage(const PanelLane (&panels)[2], const uint16_t* stage, int first,
-                                               int steps, float (&sums)[2][kGemmTokens / 8][4]) {
-  constexpr int kStageSteps = kGemmCols / (32 * Format::kChunks);
+                                               int steps, GemmWords<Format, Shape::kAhead>& words,
+                                               float (&sums)[2][Shape::kTokens / 8][4]) {
   const uint32_t zeros[4] = {0, 0, 0, 0};
   const typename Format::Tables tables(zeros);
   const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
-  for (int i = 0; i < kStageSteps; ++i) {
+  for (int i = 0; i < Shape::kStageSteps; ++i) {
     const int step = first + i;
     if (step >= steps) break;
-    typename Format::Raw raw[2];
-#pragma unroll
-    for (int p = 0; p < 2; ++p) raw[p] = Format::load(panels[p], step);
+    auto& now = words[i % Shape::kAhead];
 #pragma unroll
     for (int c = 0; c < Format::kChunks; ++c) {
       uint32_t fragments[2][2][4];
@@ -167,16 +208,16 @@ __device__ __forceinline__ void multiply_stage(const PanelLane (&panels)[2], con
       for (int p = 0; p < 2; ++p) {
         uint32_t a[4];
         ChunkScales scales;
-        Format::chunk(raw[p], tables, c, step, a, scales);
+        Format::chunk(now[p], tables, c, step, a, scales);
         decode_chunk<Format>(a, scales, fragments[p]);
       }
-      const uint16_t* x = stage + lane / 4 * kGemmRow + (i * Format::kChunks + c) * 32;
+      if (c + 1 == Format::kChunks) load_words<Format>(panels, min(step + Shape::kAhead, steps - 1), now);
+      const uint16_t* x = stage + lane / 4 * kGemmRow + (i * Format::kChunks + c) * 32 + lane % 4 * 4;
 #pragma unroll
       for (int quad = 0; quad < 2; ++quad) {
 #pragma unroll
-        for (int n = 0; n < kGemmTokens / 8; ++n) {
-          const uint2 b =
-              *reinterpret_cast<const uint2*>(x + n * 8 * kGemmRow + quad_of<Format::kOrder>(lane % 4, quad));
+        for (int n = 0; n < Shape::kTokens / 8; ++n) {
+          const uint2 b = *reinterpret_cast<const uint2*>(x + n * 8 * kGemmRow + quad * 16);
           mma_bf16(fragments[0][quad], b, sums[0][n]);
           mma_bf16(fragments[1][quad], b, sums[1][n]);
         }
@@ -185,17 +226,41 @@ __device__ __forceinline__ void multiply_stage(const PanelLane (&panels)[2], con
   }
 }
 
-template <class Format>
-__global__ void __launch_bounds__(kGemmThreads, kGemmBlocks<Format>)
+/// Sums of two panels and a tile's tokens to y.
+template <int kTokens>
+__device__ __forceinline__ void write_tile(const PanelGemmArgs& args, const GemmTile& tile, int first_panel,
+                                           const float (&sums)[2][kTokens / 8][4]) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const float scale = args.scales == nullptr ? 1.0F : args.scales[tile.expert];
+#pragma unroll
+  for (int p = 0; p < 2; ++p) {
+#pragma unroll
+    for (int n = 0; n < kTokens / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int row = (first_panel + p) * static_cast<int>(quant::kPanelRows) + lane / 4 * 2;
+        const int token = n * 8 + lane % 4 * 2 + i;
+        if (row >= args.rows || token >= tile.count) continue;
+        float* y = args.y + (tile.begin + token) * args.y_stride + row;
+        y[0] = sums[p][n][i] * scale;
+        if (row + 1 < args.rows) y[1] = sums[p][n][2 + i] * scale;
+      }
+    }
+  }
+}
+
+template <class Format, int kTokens>
+__global__ void __launch_bounds__(kGemmThreads, (GemmShape<Format, kTokens>::kBlocks))
     panel_gemm_kernel(const __grid_constant__ PanelGemmArgs args) {
+  using Shape = GemmShape<Format, kTokens>;
   extern __shared__ __align__(16) uint16_t ring[];
-  __shared__ int rows[kGemmTokens];
-  constexpr int kStageElements = kGemmTokens * kGemmRow;
-  const GemmTile tile = tile_of(args, static_cast<int>(blockIdx.y));
+  __shared__ int64_t offsets[kTokens];
+  const GemmTile tile = tile_of<kTokens>(args, static_cast<int>(blockIdx.y));
   if (tile.count == 0) return;
-  for (int i = static_cast<int>(threadIdx.x); i < kGemmTokens; i += kGemmThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < kTokens; i += kGemmThreads) {
     const int slot = tile.begin + i;
-    rows[i] = i >= tile.count ? -1 : args.tokens == nullptr ? slot : args.tokens[slot];
+    const int row = i >= tile.count || args.tokens == nullptr ? slot : args.tokens[slot];
+    offsets[i] = i >= tile.count ? -1 : row * args.x_stride * int64_t{sizeof(uint16_t)};
   }
   __syncthreads();
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -209,41 +274,48 @@ __global__ void __launch_bounds__(kGemmThreads, kGemmBlocks<Format>)
   }
   const int stages = (args.cols + kGemmCols - 1) / kGemmCols;
   const int steps = args.cols / (32 * Format::kChunks);
+  GemmWords<Format, Shape::kAhead> words;
 #pragma unroll
-  for (int s = 0; s < kGemmStages - 1; ++s) {
-    if (s < stages) ask_for_x(args, rows, s * kGemmCols, ring + s * kStageElements);
+  for (int i = 0; i < Shape::kAhead; ++i) load_words<Format>(panels, min(i, steps - 1), words[i]);
+  const auto ask = [&](int s) {
+    if (s < stages)
+      ask_for_x<Format::kOrder>(args, offsets, s * kGemmCols,
+                                ring + s % Shape::kStages * Shape::kStageElements);
     asm volatile("cp.async.commit_group;" ::: "memory");
-  }
-  float sums[2][kGemmTokens / 8][4] = {};
+  };
+#pragma unroll
+  for (int s = 0; s < Shape::kStages - 1; ++s) ask(s);
+  float sums[2][kTokens / 8][4] = {};
   for (int s = 0; s < stages; ++s) {
-    asm volatile("cp.async.wait_group %0;" ::"n"(kGemmStages - 2) : "memory");
+    asm volatile("cp.async.wait_group %0;" ::"n"(Shape::kStages - 2) : "memory");
     __syncthreads();  // stage s is there, and nobody reads stage s - 1 any more
-    const int ahead = s + kGemmStages - 1;
-    if (ahead < stages) ask_for_x(args, rows, ahead * kGemmCols, ring + ahead % kGemmStages * kStageElements);
-    asm volatile("cp.async.commit_group;" ::: "memory");
-    multiply_stage<Format>(panels, ring + s % kGemmStages * kStageElements,
-                           s * (kGemmCols / (32 * Format::kChunks)), steps, sums);
+    ask(s + Shape::kStages - 1);
+    multiply_stage<Format, Shape>(panels, ring + s % Shape::kStages * Shape::kStageElements,
+                                  s * Shape::kStageSteps, steps, words, sums);
   }
-  const float scale = args.scales == nullptr ? 1.0F : args.scales[tile.expert];
-#pragma unroll
-  for (int p = 0; p < 2; ++p) {
-#pragma unroll
-    for (int n = 0; n < kGemmTokens / 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int row = (first_panel + p) * static_cast<int>(quant::kPanelRows) + lane / 4 * 2 + i / 2;
-        const int token = n * 8 + lane % 4 * 2 + i % 2;
-        if (row < args.rows && token < tile.count)
-          args.y[(tile.begin + token) * args.y_stride + row] = sums[p][n][i] * scale;
-      }
-    }
-  }
+  write_tile<kTokens>(args, tile, first_panel, sums);
+}
+
+/// Tiles of kTokens that `args` can have at most: the host does not know how the slots are spread, those
+/// beyond the last return.
+template <class Format, int kTokens>
+void launch_panel_tiles(const PanelGemmArgs& args, int64_t slots, cudaStream_t stream) {
+  constexpr int64_t kBytes = GemmShape<Format, kTokens>::kSharedBytes;
+  const int64_t tiles = std::min(slots, slots / kTokens + args.experts);
+  if (tiles > 65535) throw Error("panel_gemm", "at most 65535 tiles of tokens", std::to_string(tiles));
+  allow_shared<kBytes>(panel_gemm_kernel<Format, kTokens>, "panel_gemm");
+  const dim3 grid(static_cast<unsigned>(ceil_div(args.panel_count, kGemmPanels)),
+                  static_cast<unsigned>(tiles));
+  panel_gemm_kernel<Format, kTokens><<<grid, kGemmThreads, kBytes, stream>>>(args);
 }
 
 template <class Format>
-void launch_panel_gemm(const PanelGemmArgs& args, dim3 grid, cudaStream_t stream) {
-  allow_shared<kGemmSharedBytes>(panel_gemm_kernel<Format>, "panel_gemm");
-  panel_gemm_kernel<Format><<<grid, kGemmThreads, kGemmSharedBytes, stream>>>(args);
+void launch_panel_gemm(const PanelGemmArgs& args, int64_t slots, cudaStream_t stream) {
+  if (slots > kGemmTokens * args.experts) {
+    launch_panel_tiles<Format, kMostGemmTokens<Format>>(args, slots, stream);
+  } else {
+    launch_panel_tiles<Format, kGemmTokens>(args, slots, stream);
+  }
 }
 
 }  // namespace sluice::cuda

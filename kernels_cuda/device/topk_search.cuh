@@ -241,6 +241,11 @@ inline constexpr int kGuessGroups = 64;
 __device__ __forceinline__ float guess_pivot_by_groups(float (&largest)[kGuessGroups + 1],
                                                        const float* scores, int length, int n_samples, int k,
                                                        int capacity) {
+  const int thread = static_cast<int>(threadIdx.x);
+  float score = -INFINITY;
+  if (thread < n_samples) {  // asked for before all that does not need it
+    score = fmaxf(score, scores[sample_position(thread, n_samples, length)]);
+  }
   // Between k and the capacity in ratio, some more because too few are worse than too many.
   const float wanted = 1.1F * sqrtf(static_cast<float>(k) * static_cast<float>(capacity));
   const float p = fminf(wanted / static_cast<float>(length), 0.95F);
@@ -251,11 +256,6 @@ __device__ __forceinline__ float guess_pivot_by_groups(float (&largest)[kGuessGr
   const float reaching =
       static_cast<float>(kGuessGroups) * (1.0F - powf(1.0F - p, static_cast<float>(group)));
   const int rank = max(1, static_cast<int>(reaching + 0.5F)) - 1;
-  const int thread = static_cast<int>(threadIdx.x);
-  float score = -INFINITY;
-  if (thread < n_samples) {
-    score = fmaxf(score, scores[sample_position(thread, n_samples, length)]);
-  }
   for (int distance = 1; distance < group; distance *= 2) {
     score = fmaxf(score, __shfl_xor_sync(0xFFFFFFFFU, score, distance));
   }

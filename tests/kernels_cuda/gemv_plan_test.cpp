@@ -34,10 +34,11 @@ TEST(GemvPlan, RealShapes) {
             (cuda::GemvPlan{.blocks = 192, .slices = 2, .steps_per_slice = 24}));
   EXPECT_EQ(cuda::gemv_plan({.groups = 1010, .steps = 224, .least = 8}, 528),
             (cuda::GemvPlan{.blocks = 505, .slices = 1, .steps_per_slice = 224}));
-  EXPECT_EQ(cuda::gemv_stream_plan({.panels = 96, .steps = 224}, 264),
-            (cuda::GemvStreamPlan{.group_panels = 1, .shares = 14, .steps_per_share = 16}));
-  EXPECT_EQ(cuda::gemv_stream_plan({.panels = 1536, .steps = 48}, 264),
-            (cuda::GemvStreamPlan{.group_panels = 4, .shares = 4, .steps_per_share = 12}));
+  // A block of 32 warps for each of 132 multiprocessors: few panels of many columns, and many of few.
+  EXPECT_EQ(cuda::gemv_stream_plan({.panels = 96, .steps = 224}, 132),
+            (cuda::GemvStreamPlan{.group_panels = 1, .shares = 28, .steps_per_share = 8}));
+  EXPECT_EQ(cuda::gemv_stream_plan({.panels = 1536, .steps = 48}, 132),
+            (cuda::GemvStreamPlan{.group_panels = 4, .shares = 6, .steps_per_share = 8}));
 }
 
 TEST(GemvPlan, SharesCoverEveryPanel) {
@@ -47,13 +48,14 @@ TEST(GemvPlan, SharesCoverEveryPanel) {
     const cuda::GemvStreamShape shape{.panels = random.integer(1, 10000),
                                       .steps = random.integer(1, 1000),
                                       .depth = random.integer(1, 8),
-                                      .least_panels = random.integer(1, 2)};
+                                      .least_panels = random.integer(1, 2),
+                                      .warps = random.integer(0, 1) == 0 ? 16 : 32};
     const cuda::GemvStreamPlan plan = cuda::gemv_stream_plan(shape, random.integer(1, 600));
     EXPECT_GE(plan.shares * plan.steps_per_share, shape.steps);
     EXPECT_GE(plan.shares, 1);
     EXPECT_GE(plan.group_panels, shape.least_panels);
     EXPECT_EQ(plan.group_panels % shape.least_panels, 0);
-    EXPECT_LE(plan.group_panels * plan.shares, cuda::kGemvStreamWarps);
+    EXPECT_LE(plan.group_panels * plan.shares, shape.warps);
   }
 }
 

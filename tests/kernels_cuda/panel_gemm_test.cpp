@@ -65,13 +65,22 @@ TEST_F(CudaPanelGemm, GroupsTokensInOrder) {
   }
 }
 
-TEST_F(CudaPanelGemm, ExpertsWithTheirTokens) {
-  SCOPED_TRACE(random_.describe());
+/// Every type, with few tokens for an expert (tiles of 64) and with many.
+std::vector<std::pair<quant::DTypeInfo, int64_t>> types_and_tokens(Random& random) {
+  std::vector<std::pair<quant::DTypeInfo, int64_t>> cases;
   for (const quant::DTypeInfo& info : quant::all_dtypes()) {
     if (!cuda::panel_gemm_takes(info.dtype)) continue;
+    cases.emplace_back(info, random.integer(1, 120));
+    cases.emplace_back(info, random.integer(140, 400));
+  }
+  return cases;
+}
+
+TEST_F(CudaPanelGemm, ExpertsWithTheirTokens) {
+  SCOPED_TRACE(random_.describe());
+  for (const auto& [info, tokens] : types_and_tokens(random_)) {
     constexpr int64_t kExperts = 4;
     constexpr int64_t kUsed = 2;
-    const int64_t tokens = random_.integer(1, 150);
     const int64_t cols = info.elements_per_block *
                          (info.elements_per_block == 256 ? random_.integer(1, 3) : random_.integer(1, 9));
     const int64_t rows = random_.integer(1, 300);

@@ -1,0 +1,34 @@
+// Kernels that begin while the one before them in the stream still runs (base/launch.cuh, launch_overlapping;
+// sm_90 and newer). Elsewhere kernels follow each other anyway, and nothing is compiled.
+#pragma once
+
+namespace sluice::cuda {
+
+/// Lets the next kernel of the stream begin as soon as all blocks of this one have said so or ended.
+__device__ __forceinline__ void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+/// Waits until the kernel before this one in the stream has ended and what it wrote is there. Before this, a
+/// kernel that was launched to overlap reads only what no kernel writes, and writes nothing.
+__device__ __forceinline__ void wait_for_last() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/// What most kernels begin with. Every block of a kernel that was launched to overlap has to wait, also one
+/// that has nothing to do: the kernel's end tells the next one that all before it has ended.
+__device__ __forceinline__ void follow_last() {
+  let_next_begin();
+  wait_for_last();
+}
+
+/// Asks for a line of global memory; nothing waits for it.
+__device__ __forceinline__ void prefetch_to_l2(const void* at) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+}
+
+}  // namespace sluice::cuda
