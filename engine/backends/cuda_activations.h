@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "engine/backends/cuda_arena.h"
+#include "engine/backends/device_layout.h"
 #include "engine/model_config.h"
 
 namespace sluice {
@@ -26,7 +26,7 @@ struct CudaActivationShape {
 };
 
 struct CudaActivations {
-  CudaActivations(const CudaActivationShape& shape, CudaArena& arena);
+  CudaActivations(const CudaActivationShape& shape, DeviceLayout& layout);
 
   int32_t* ids;        // [max_tokens]
   int32_t* positions;  // [max_tokens], right after ids

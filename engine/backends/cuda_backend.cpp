@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "engine/backends/gpu_working_memory.h"
 #include "kernels_cpu/rope.h"
 #include "kernels_cuda/base/check.h"
 #include "kernels_cuda/base/device.h"
@@ -23,36 +24,6 @@ namespace {
 
 constexpr int kDevice = 0;
 constexpr int64_t kAngleGrain = 256;  // positions per task
-
-CudaProductShape product_shape(const ModelConfig& c, const RuntimeOptions& options) {
-  const int64_t ffn = std::max(c.d_ffn, c.shared_experts * c.d_expert);
-  return {
-      .max_tokens = options.max_batch,
-      .rows = std::max({c.vocab_size, c.heads * c.d_head() + c.index_heads * c.d_index,
-                        c.q_rank + c.d_cache() + c.d_index + c.index_heads, 2 * ffn, c.d_model,
-                        c.router.experts}),
-      .cols = std::max({c.d_model, c.q_rank, c.heads * c.d_value, ffn}),
-      .rounding = options.activations == Activations::kInt8 ? CudaRounding::kAllowed : CudaRounding::kNone};
-}
-
-HandoverShape handover_shape(const ModelConfig& c, const RuntimeOptions& options) {
-  return {options.max_batch, c.d_model, c.router.experts_used};
-}
-
-CudaExpertShape expert_shape(const ModelConfig& c, const RuntimeOptions& options) {
-  return {.max_tokens = options.max_batch,
-          .d_model = c.d_model,
-          .d_expert = c.d_expert,
-          .experts = c.router.experts,
-          .used = c.router.experts_used,
-          .rounding = product_shape(c, options).rounding};
-}
-
-int64_t activation_bytes(const CudaActivationShape& shape) {
-  CudaArena counted;
-  static_cast<void>(CudaActivations(shape, counted));
-  return counted.taken();
-}
 
 /// CUDA_LAUNCH_BLOCKING names a failing kernel, which it cannot in a graph.
 bool launches_block() {
@@ -71,7 +42,7 @@ CudaBackend::CudaBackend(const Model& model, const CudaWeights& weights, const R
       max_tokens_(options.max_batch),
       multiprocessors_(cuda::device_properties(kDevice).multiprocessors),
       products_(product_shape(config_, options)),
-      arena_(activation_bytes({config_, max_tokens_, multiprocessors_})),
+      arena_(gpu_working_memory(config_, options, multiprocessors_).activations),
       buffers_({config_, max_tokens_, multiprocessors_}, arena_),
       handover_(handover_shape(config_, options)),
       staged_(3 * max_tokens_),
@@ -90,14 +61,6 @@ void CudaBackend::give_up_pass() {
     handover_.drain(stream_.get());
     unanswered_ = 0;
   }
-}
-
-int64_t CudaBackend::bytes_needed(const ModelConfig& config, const RuntimeOptions& options,
-                                  int64_t multiprocessors) {
-  return activation_bytes({config, options.max_batch, multiprocessors}) +
-         ExpertHandover::bytes_needed(handover_shape(config, options)) +
-         (options.gpu_expert_layers.empty() ? 0 : CudaExperts::bytes_needed(expert_shape(config, options))) +
-         CudaProducts::bytes_needed(product_shape(config, options));
 }
 
 void CudaBackend::require_shape(const ModelConfig& c, const std::string& source) {

@@ -32,13 +32,11 @@ namespace sluice {
 class CudaBackend final : public Backend {
  public:
   /// References are kept but for `workers`, who compute the table of angles. `options.max_batch` bounds a
-  /// batch. Throws Error when CUDA fails; whether there is memory is the caller's to know (bytes_needed).
+  /// batch. Throws Error when CUDA fails; whether there is memory is the caller's to know
+  /// (gpu_working_memory.h).
   CudaBackend(const Model& model, const CudaWeights& weights, const RuntimeOptions& options,
               offload::Workers& workers);
 
-  /// GPU memory for such a backend, libraries included.
-  static int64_t bytes_needed(const ModelConfig& config, const RuntimeOptions& options,
-                              int64_t multiprocessors);
   /// Throws Error naming `source` and the dimension when the kernels do not take the model's shape.
   static void require_shape(const ModelConfig& config, const std::string& source);
 

@@ -5,6 +5,7 @@
 #include "engine/backends/cuda_cache.h"
 #include "engine/backends/cuda_weights.h"
 #include "engine/backends/gpu.h"
+#include "engine/backends/gpu_working_memory.h"
 #include "engine/memory_need.h"
 #include "kernels_cuda/base/device.h"
 
@@ -43,7 +44,7 @@ std::unique_ptr<const GpuWeights> load_gpu_weights(const Model& model, const Run
       name_of(gpu),
       {.weights = CudaWeights::bytes_needed(model),
        .experts = CudaExpertWeights::bytes_needed(model, options.gpu_expert_layers),
-       .working = CudaBackend::bytes_needed(config, options, gpu.multiprocessors),
+       .working = gpu_working_memory(config, options, gpu.multiprocessors).total(),
        .max_batch = options.max_batch,
        .cache = CudaCache::bytes_needed(config, options.planned_context, options.planned_cache),
        .context = options.planned_context},
@@ -58,7 +59,7 @@ std::unique_ptr<Backend> make_gpu_backend(const Model& model, const GpuWeights& 
   const cuda::DeviceProperties gpu = cuda::device_properties(kDevice);
   // The weights may have been loaded for another batch.
   require_gpu_memory(name_of(gpu),
-                     {.working = CudaBackend::bytes_needed(model.config(), options, gpu.multiprocessors),
+                     {.working = gpu_working_memory(model.config(), options, gpu.multiprocessors).total(),
                       .max_batch = options.max_batch},
                      cuda::device_memory().free_bytes);
   return std::make_unique<CudaBackend>(model, dynamic_cast<const CudaWeights&>(weights), options, workers);
