@@ -100,14 +100,14 @@ Device PlacementOptions::device_for(const Model& model) const {
   return Device::kGpu;
 }
 
-std::vector<int64_t> PlacementOptions::gpu_expert_layers(const Model& model) const {
-  const ModelConfig& config = model.config();
+std::vector<int64_t> PlacementOptions::gpu_expert_layers(const ModelConfig& config,
+                                                         std::span<const quant::Tensor> tensors) const {
   const std::vector<Override> parsed = parse_overrides(overrides);
   const auto otherwise = [&](int64_t layer) {
     return cpu_moe || !cpu_moe_layers.has_value() || layer < *cpu_moe_layers ? Place::kCpu : Place::kGpu;
   };
   std::map<int64_t, Place> places;
-  for (const quant::Tensor& tensor : model.file().tensors()) {
+  for (const quant::Tensor& tensor : tensors) {
     const Override* const match = first_match(parsed, tensor.name);
     const std::optional<int64_t> layer = layer_of_experts(tensor.name);
     if (!layer.has_value() || *layer >= config.layers) {
@@ -133,7 +133,7 @@ std::vector<int64_t> PlacementOptions::gpu_expert_layers(const Model& model) con
 void PlacementOptions::apply_to(RuntimeOptions& options, const Model& model) const {
   options.device = device_for(model);
   if (options.device == Device::kCpu) return;  // as in llama.cpp: nothing is left to be placed
-  options.gpu_expert_layers = gpu_expert_layers(model);
+  options.gpu_expert_layers = gpu_expert_layers(model.config(), model.file().tensors());
   if (!options.gpu_expert_layers.empty()) options.device = Device::kGpu;
 }
 

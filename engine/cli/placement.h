@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,9 +25,17 @@ struct PlacementOptions {
   /// routed experts elsewhere), or contradicts another flag.
   void apply_to(RuntimeOptions& options, const Model& model) const;
 
+  /// Whether -ncmoe, -cmoe or -ot say anything of routed experts.
+  [[nodiscard]] bool places_experts() const {
+    return cpu_moe || cpu_moe_layers.has_value() || !overrides.empty();
+  }
+  /// The layers whose routed experts they give to the GPU, of a model with these tensors. Throws Error as
+  /// apply_to does.
+  [[nodiscard]] std::vector<int64_t> gpu_expert_layers(const ModelConfig& config,
+                                                       std::span<const quant::Tensor> tensors) const;
+
  private:
   [[nodiscard]] Device device_for(const Model& model) const;
-  [[nodiscard]] std::vector<int64_t> gpu_expert_layers(const Model& model) const;
 };
 
 }  // namespace sluice::cli
