@@ -8,25 +8,11 @@
 #include <cstdint>
 
 #include "kernels_cuda/latent_rows.h"
+#include "kernels_cuda/mla_plan.h"
 
 namespace sluice::cuda {
 
 enum class FloatType { kF32, kBf16 };
-
-/// How a call is laid over the GPU.
-struct MlaPlan {
-  enum class Tiles {
-    kHeads64Rows16,  // for throughput: half the reads of rows
-    kHeads32Rows32,  // for few rows a block, or few heads
-  };
-  Tiles tiles = Tiles::kHeads64Rows16;
-  int64_t splits =
-      1;  // blocks that share the rows of a query, each with a part of them; in [1, kMostMlaSplits]
-};
-inline constexpr int64_t kMostMlaSplits = 128;
-
-/// The plan that keeps `multiprocessors` busy. `most_rows` bounds counts[q]. Pure.
-MlaPlan plan_mla(int64_t n_queries, int64_t n_heads, int64_t most_rows, int64_t multiprocessors);
 
 /// out[q][h] = sum_j softmax_j(softmax_scale * queries[q][h] . row_j) * row_j[0, d_latent), j over the rows
 /// of query q:
@@ -61,9 +47,6 @@ struct MlaParams {
 
 /// Whether the fast kernels serve these parameters, or the plain one.
 bool mla_is_fast(const MlaParams& params);
-
-/// Bytes of scratch for a call.
-int64_t mla_scratch_bytes(int64_t n_queries, int64_t n_heads, int64_t d_latent, int64_t splits);
 
 /// Throws Error for impossible parameters and when CUDA refuses the launch. Allocates nothing and does not
 /// synchronise: may be captured.

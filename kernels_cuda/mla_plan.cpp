@@ -1,8 +1,7 @@
-// How attention is laid over the GPU: pure functions of shapes.
+#include "kernels_cuda/mla_plan.h"
+
 #include <algorithm>
 #include <cassert>
-
-#include "kernels_cuda/mla.h"
 
 namespace sluice::cuda {
 namespace {

@@ -19,13 +19,13 @@ namespace {
 using device::Listed;
 using device::WholeRow;
 
-constexpr int kChunk = 4096;      // scores that a block of collect_candidates has
-constexpr int64_t kFewRows = 32;  // that get several blocks each
+constexpr int kChunk = kTopKChunk;
 constexpr int kRowSamples = 3584;
 
 // 49 KB, so that two blocks fit where a multiprocessor has 100 KB.
 using RowShared = device::TopKShared<512, 3584>;
-using FewShared = device::TopKShared<1024, 8192>;
+using FewShared = device::TopKShared<1024, kFewTopKCapacity>;
+static_assert(sizeof(uint2) == kTopKCandidateBytes);
 
 constexpr int kChunkThreads = kChunk / 4;
 
@@ -305,10 +305,6 @@ void check_params(const TopKParams& p) {
   require(p.scratch != nullptr || top_k_scratch_bytes(p.n_rows, p.most_scores) == 0, "scratch", 0);
 }
 
-bool rows_are_few(int64_t n_rows, int64_t most_scores) {
-  return n_rows <= kFewRows && most_scores > FewShared::kCapacity;
-}
-
 template <typename Shared, Source kSource>
 void launch_rows(const TopKArgs& args, int64_t n_rows, cudaStream_t stream) {
   constexpr const char* kName = "top_k_row";
@@ -325,15 +321,6 @@ void launch_rows(const TopKArgs& args, int64_t n_rows, cudaStream_t stream) {
 
 }  // namespace
 
-int64_t top_k_scratch_bytes(int64_t n_rows, int64_t most_scores) {
-  if (!rows_are_few(n_rows, most_scores)) {
-    return 0;
-  }
-  const int64_t chunks = ceil_div<int64_t>(most_scores, kChunk);
-  return n_rows * chunks *
-         (kChunk * static_cast<int64_t>(sizeof(uint2)) + static_cast<int64_t>(sizeof(int32_t)));
-}
-
 void launch_top_k(const TopKParams& p, cudaStream_t stream) {
   check_params(p);
   if (p.n_rows == 0) {
@@ -346,7 +333,7 @@ void launch_top_k(const TopKParams& p, cudaStream_t stream) {
                 .score_stride = p.score_stride,
                 .k = static_cast<int>(p.k),
                 .candidates = {}};
-  if (!rows_are_few(p.n_rows, p.most_scores)) {
+  if (!top_k_rows_are_few(p.n_rows, p.most_scores)) {
     launch_rows<RowShared, Source::kRow>(args, p.n_rows, stream);
     return;
   }

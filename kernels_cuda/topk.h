@@ -6,10 +6,9 @@
 
 #include <cstdint>
 
-namespace sluice::cuda {
+#include "kernels_cuda/topk_plan.h"
 
-inline constexpr int64_t kMostTopKScores = 163840;  // of a row
-inline constexpr int64_t kMostTopK = 2048;
+namespace sluice::cuda {
 
 /// For each row the positions of the min(k, length) largest of its first lengths[row] scores, ascending, then
 /// -1 up to k. -0.0 counts as +0.0, a NaN is smaller than everything. Always the same result; nothing is ever
@@ -25,9 +24,6 @@ struct TopKParams {
   int32_t* counts = nullptr;         // [n_rows], device: min(k, length)
   void* scratch = nullptr;           // top_k_scratch_bytes() of device memory, aligned to 16
 };
-
-/// Bytes of scratch; nothing has to be in it, and nothing stays.
-int64_t top_k_scratch_bytes(int64_t n_rows, int64_t most_scores);
 
 /// One kernel that gives each row to a block, or two when rows are few: then several blocks collect a row's
 /// candidates first. Throws Error for impossible parameters and when CUDA refuses the launch. Allocates

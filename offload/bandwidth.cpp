@@ -13,6 +13,7 @@
 #include <system_error>
 
 #include "offload/arena.h"
+#include "offload/machine_identity.h"
 #include "offload/node_loop.h"
 #include "offload/read_loop.h"
 #include "quant/base/error.h"
@@ -74,29 +75,6 @@ double best_pass(NodeLoop& loop, const std::vector<Arena>& arenas, std::span<con
     spent += seconds.count();
   }
   return static_cast<double>(bytes) / best / 1e9;
-}
-
-// What has to be the same for a measurement to hold.
-std::string identity_of(const Machine& machine) {
-#ifdef __OPTIMIZE__
-  const char* const build = "optimized";
-#else
-  const char* const build = "not optimized";  // reads so slowly that nobody else may believe it
-#endif
-  std::string text = fmt::format("{}, {} cores, {} bytes, read loop {}", machine.cpu_name, machine.cores,
-                                 machine.memory_bytes, build);
-  for (const NumaNode& node : machine.nodes) {
-    text += fmt::format("; node {}: {} cores, {} bytes", node.os_index, node.cores.size(), node.memory_bytes);
-  }
-  return text;
-}
-
-uint64_t fnv1a(std::string_view text) {
-  uint64_t hash = 0xCBF29CE484222325ULL;
-  for (const char c : text) {
-    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3ULL;
-  }
-  return hash;
 }
 
 std::optional<Bandwidth> remembered(const std::filesystem::path& path, const std::string& identity,

@@ -43,6 +43,16 @@ struct CpuActivations {
         route_weights(max_tokens, c.router.experts_used),
         route_ids(static_cast<size_t>(max_tokens * c.router.experts_used)) {}
 
+  /// What they take.
+  static int64_t bytes_needed(const ModelConfig& c, int64_t max_tokens) {
+    const int64_t ffn = std::max(c.d_ffn, c.shared_experts * c.d_expert);
+    const int64_t per_token = 3 * c.d_model + c.q_rank + c.d_cache() + c.d_rope +
+                              c.heads * (c.d_head() + c.d_cache() + c.d_latent + c.d_value) +
+                              c.index_heads * (c.d_index + 1) + c.d_index + 2 * ffn + c.router.experts +
+                              2 * c.router.experts_used;
+    return max_tokens * per_token * static_cast<int64_t>(sizeof(float));
+  }
+
   Activation residual;             // [n_tokens, d_model]: the stream that all layers add to
   Activation normed;               // [n_tokens, d_model]: the block's input after its norm
   Activation query_latent;         // [n_tokens, q_rank]

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "kernels_cuda/mla.h"
-#include "kernels_cuda/topk.h"
+#include "kernels_cuda/mla_plan.h"
+#include "kernels_cuda/topk_plan.h"
 
 namespace sluice {
 namespace {
@@ -35,45 +35,45 @@ int64_t cuda_context(const ModelConfig& config) {
   return std::min(config.context_length, cuda::kMostTopKScores);
 }
 
-CudaActivations::CudaActivations(const CudaActivationShape& shape, CudaArena& arena) {
+CudaActivations::CudaActivations(const CudaActivationShape& shape, DeviceLayout& layout) {
   const ModelConfig& c = shape.config;
   const int64_t n = shape.tile;
   const int64_t step = std::min(n, kCudaStepTokens);
   const int64_t index = c.has_indexer ? 1 : 0;
   const int64_t ffn = std::max(c.d_ffn, c.shared_experts * c.d_expert);
 
-  ids = arena.take<int32_t>(3 * shape.pass);
+  ids = layout.take<int32_t>(3 * shape.pass);
   positions = ids == nullptr ? nullptr : ids + shape.pass;
   lengths = ids == nullptr ? nullptr : ids + 2 * shape.pass;
-  residual = arena.take<float>(shape.pass * c.d_model);
-  cos_sin = arena.take<float>(cuda_context(c) * c.d_rope);
+  residual = layout.take<float>(shape.pass * c.d_model);
+  cos_sin = layout.take<float>(cuda_context(c) * c.d_rope);
 
-  normed = arena.take<float>(n * c.d_model);
-  query_latent = arena.take<float>(n * c.q_rank);
-  query = arena.take<float>(n * c.heads * c.d_head());
-  kv = arena.take<float>(n * c.d_cache());
-  value = arena.take<float>(n * c.heads * c.d_value);
-  block_output = arena.take<float>(n * c.d_model);
-  index_query = arena.take<float>(index * n * c.index_heads * c.d_index);
-  index_weights = arena.take<float>(index * n * c.index_heads);
-  index_key = arena.take<float>(index * n * c.d_index);
-  gate = arena.take<float>(n * ffn);
-  up = arena.take<float>(n * ffn);
-  router_logits = arena.take<float>(n * c.router.experts);
-  logits = arena.take<float>(std::min(n, kCudaHeadTokens) * c.vocab_size);
+  normed = layout.take<float>(n * c.d_model);
+  query_latent = layout.take<float>(n * c.q_rank);
+  query = layout.take<float>(n * c.heads * c.d_head());
+  kv = layout.take<float>(n * c.d_cache());
+  value = layout.take<float>(n * c.heads * c.d_value);
+  block_output = layout.take<float>(n * c.d_model);
+  index_query = layout.take<float>(index * n * c.index_heads * c.d_index);
+  index_weights = layout.take<float>(index * n * c.index_heads);
+  index_key = layout.take<float>(index * n * c.d_index);
+  gate = layout.take<float>(n * ffn);
+  up = layout.take<float>(n * ffn);
+  router_logits = layout.take<float>(n * c.router.experts);
+  logits = layout.take<float>(std::min(n, kCudaHeadTokens) * c.vocab_size);
 
-  absorbed_query = arena.take<float>(step * c.heads * c.d_cache());
-  attended = arena.take<float>(step * c.heads * c.d_latent);
-  index_values = arena.take<std::byte>(index * step * c.index_heads * c.d_index * 4);
-  index_low = arena.take<std::byte>(index * step * c.index_heads * c.d_index * 2);
-  index_head_weights = arena.take<float>(index * step * c.index_heads);
+  absorbed_query = layout.take<float>(step * c.heads * c.d_cache());
+  attended = layout.take<float>(step * c.heads * c.d_latent);
+  index_values = layout.take<std::byte>(index * step * c.index_heads * c.d_index * 4);
+  index_low = layout.take<std::byte>(index * step * c.index_heads * c.d_index * 2);
+  index_head_weights = layout.take<float>(index * step * c.index_heads);
   score_stride = (cuda_context(c) + 3) / 4 * 4;
-  scores = arena.take<float>(index * step * score_stride);
-  selected = arena.take<int32_t>(index * step * c.index_top_k);
-  counts = arena.take<int32_t>(step);
-  top_k_scratch = arena.take<std::byte>(index * top_k_bytes(c, step));
+  scores = layout.take<float>(index * step * score_stride);
+  selected = layout.take<int32_t>(index * step * c.index_top_k);
+  counts = layout.take<int32_t>(step);
+  top_k_scratch = layout.take<std::byte>(index * top_k_bytes(c, step));
   attention_scratch_bytes = attention_bytes(shape, step);
-  attention_scratch = arena.take<std::byte>(attention_scratch_bytes);
+  attention_scratch = layout.take<std::byte>(attention_scratch_bytes);
 }
 
 }  // namespace sluice

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "engine/backends/cuda_arena.h"
+#include "engine/backends/device_layout.h"
 #include "engine/model_config.h"
 
 namespace sluice {
@@ -27,7 +27,7 @@ struct CudaActivationShape {
 };
 
 struct CudaActivations {
-  CudaActivations(const CudaActivationShape& shape, CudaArena& arena);
+  CudaActivations(const CudaActivationShape& shape, DeviceLayout& layout);
 
   // Of a pass.
   int32_t* ids;        // [pass]

@@ -1,41 +1,24 @@
-// Memory of a GPU that is planned before it is taken: the same calls first count, then hand out.
+// Memory of a GPU that is planned before it is taken.
 #pragma once
 
-#include <cassert>
-#include <cstddef>
 #include <cstdint>
+#include <utility>
 
+#include "engine/backends/device_layout.h"
 #include "kernels_cuda/base/buffer.h"
 
 namespace sluice {
 
-class CudaArena {
+class CudaArena : public DeviceLayout {
  public:
-  /// Counts only: every take() is null.
-  CudaArena() = default;
   /// Throws Error when the GPU has no such memory.
-  explicit CudaArena(int64_t bytes) : memory_(cuda::MemoryKind::kDevice, bytes) {}
-
-  /// The next `count` values, aligned to 256 bytes. What was allocated must suffice (asserted).
-  template <typename T>
-  T* take(int64_t count) {
-    const int64_t at = taken_;
-    taken_ += (count * static_cast<int64_t>(sizeof(T)) + kAlignment - 1) / kAlignment * kAlignment;
-    if (memory_.data() == nullptr) {
-      return nullptr;
-    }
-    assert(taken_ <= memory_.bytes());
-    return reinterpret_cast<T*>(static_cast<std::byte*>(memory_.data()) + at);
-  }
-
-  /// Bytes of all so far.
-  [[nodiscard]] int64_t taken() const { return taken_; }
+  explicit CudaArena(int64_t bytes) : CudaArena(cuda::Memory(cuda::MemoryKind::kDevice, bytes)) {}
 
  private:
-  static constexpr int64_t kAlignment = 256;
+  explicit CudaArena(cuda::Memory memory)
+      : DeviceLayout(memory.data(), memory.bytes()), memory_(std::move(memory)) {}
 
   cuda::Memory memory_;
-  int64_t taken_ = 0;
 };
 
 }  // namespace sluice

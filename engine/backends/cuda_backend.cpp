@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "engine/backends/gpu_working_memory.h"
 #include "kernels_cpu/rope.h"
 #include "kernels_cuda/base/check.h"
 #include "kernels_cuda/base/device.h"
@@ -24,30 +25,6 @@ namespace {
 constexpr int kDevice = 0;
 constexpr int64_t kAngleGrain = 256;  // positions per task
 
-CudaProductShape product_shape(const ModelConfig& c, const RuntimeOptions& options) {
-  const int64_t ffn = std::max(c.d_ffn, c.shared_experts * c.d_expert);
-  return {
-      .max_tokens = options.tile,
-      .rows = std::max({c.vocab_size, c.heads * c.d_head() + c.index_heads * c.d_index,
-                        c.q_rank + c.d_cache() + c.d_index + c.index_heads, 2 * ffn, c.d_model,
-                        c.router.experts}),
-      .cols = std::max({c.d_model, c.q_rank, c.heads * c.d_value, ffn}),
-      .rounding = options.activations == Activations::kInt8 ? CudaRounding::kAllowed : CudaRounding::kNone};
-}
-
-HandoverShape handover_shape(const ModelConfig& c, const RuntimeOptions& options) {
-  return {options.tile, c.d_model, c.router.experts_used};
-}
-
-CudaExpertShape expert_shape(const ModelConfig& c, const RuntimeOptions& options) {
-  return {.max_tokens = options.tile,
-          .d_model = c.d_model,
-          .d_expert = c.d_expert,
-          .experts = c.router.experts,
-          .used = c.router.experts_used,
-          .rounding = product_shape(c, options).rounding};
-}
-
 PrefillShape prefill_shape(const ModelConfig& c, const RuntimeOptions& options, const StreamedSizes& sizes) {
   return {.experts = {.max_tokens = options.max_batch,
                       .d_model = c.d_model,
@@ -57,17 +34,6 @@ PrefillShape prefill_shape(const ModelConfig& c, const RuntimeOptions& options, 
           .staging = staging_shape(sizes, options.staging_bytes),
           .cpu_rows = most_cpu_tokens(options),
           .mode = options.prefill};
-}
-
-CudaActivationShape activation_shape(const ModelConfig& c, const RuntimeOptions& options,
-                                     int64_t multiprocessors) {
-  return {.config = c, .pass = options.max_batch, .tile = options.tile, .multiprocessors = multiprocessors};
-}
-
-int64_t activation_bytes(const CudaActivationShape& shape) {
-  CudaArena counted;
-  static_cast<void>(CudaActivations(shape, counted));
-  return counted.taken();
 }
 
 /// CUDA_LAUNCH_BLOCKING names a failing kernel, which it cannot in a graph.
@@ -88,7 +54,7 @@ CudaBackend::CudaBackend(const Parts& parts, const RuntimeOptions& options, offl
       tile_(options.tile),
       multiprocessors_(cuda::device_properties(kDevice).multiprocessors),
       products_(product_shape(config_, options)),
-      arena_(activation_bytes(activation_shape(config_, options, multiprocessors_))),
+      arena_(gpu_working_memory(config_, options, multiprocessors_).activations),
       buffers_(activation_shape(config_, options, multiprocessors_), arena_),
       handover_(handover_shape(config_, options)),
       staged_(3 * pass_),
@@ -126,13 +92,10 @@ std::string CudaBackend::failed_in() const {
 
 int64_t CudaBackend::bytes_needed(const ModelConfig& config, const RuntimeOptions& options,
                                   const StreamedSizes& sizes, int64_t multiprocessors) {
-  return activation_bytes(activation_shape(config, options, multiprocessors)) +
+  return gpu_working_memory(config, options, multiprocessors).total() +
          (options.prefill == Prefill::kCpu
               ? 0
-              : CudaPrefill::bytes_needed(prefill_shape(config, options, sizes))) +
-         ExpertHandover::bytes_needed(handover_shape(config, options)) +
-         (options.gpu_expert_layers.empty() ? 0 : CudaExperts::bytes_needed(expert_shape(config, options))) +
-         CudaProducts::bytes_needed(product_shape(config, options));
+              : CudaPrefill::bytes_needed(prefill_shape(config, options, sizes)));
 }
 
 void CudaBackend::require_shape(const ModelConfig& c, const std::string& source) {

@@ -11,38 +11,7 @@
 namespace sluice {
 namespace {
 
-constexpr int64_t kAlignment = 256;
 constexpr int64_t kScaleBytes = sizeof(float);
-
-constexpr int64_t aligned(int64_t bytes) {
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
-
-cuda::LatentFormat latent_format(CacheType type) {
-  return type == CacheType::kF32 ? cuda::LatentFormat::kF32
-         : has_fp8_latents(type) ? cuda::LatentFormat::kFp8
-                                 : cuda::LatentFormat::kBf16;
-}
-
-cuda::IndexKeyFormat index_format(CacheType type) {
-  return type == CacheType::kF32 ? cuda::IndexKeyFormat::kF32
-         : has_int8_keys(type)   ? cuda::IndexKeyFormat::kInt8
-                                 : cuda::IndexKeyFormat::kBf16;
-}
-
-int64_t latent_bytes(const ModelConfig& config, int64_t capacity, CacheType type) {
-  return aligned(capacity * cuda::latent_row_bytes(latent_format(type), config.d_latent, config.d_rope));
-}
-
-/// The keys' values, without the scales behind them.
-int64_t index_value_bytes(const ModelConfig& config, int64_t capacity, CacheType type) {
-  return config.has_indexer ? aligned(capacity * cuda::index_key_bytes(index_format(type), config.d_index))
-                            : 0;
-}
-
-int64_t index_scale_bytes(const ModelConfig& config, int64_t capacity, CacheType type) {
-  return config.has_indexer && has_int8_keys(type) ? aligned(capacity * kScaleBytes) : 0;
-}
 
 /// `bytes`, once it is known that the GPU has them.
 int64_t checked_bytes(int64_t bytes, int64_t capacity) {
@@ -61,33 +30,31 @@ int64_t checked_bytes(int64_t bytes, int64_t capacity) {
 
 CudaCache::CudaCache(const ModelConfig& config, LayerRange layers, int64_t capacity, CacheType type)
     : KvCache(config, layers, capacity, type),
-      latent_bytes_(latent_bytes(config, capacity, type)),
-      scales_at_(latent_bytes_ + index_value_bytes(config, capacity, type)),
-      layer_bytes_(scales_at_ + index_scale_bytes(config, capacity, type)),
+      layout_(gpu_cache_layout(config, capacity, type)),
       memory_(checked_bytes(bytes_needed(config, layers, capacity, type), capacity)) {}
 
 int64_t CudaCache::bytes_needed(const ModelConfig& config, LayerRange layers, int64_t capacity,
                                 CacheType type) {
-  return layers.count() * (latent_bytes(config, capacity, type) + index_value_bytes(config, capacity, type) +
-                           index_scale_bytes(config, capacity, type));
+  return layers.count() * gpu_cache_layout(config, capacity, type).layer();
 }
 
 std::byte* CudaCache::layer_data(int64_t layer) const {
   assert(layers().has(layer));
-  return memory_.data() + (layer - layers().begin) * layer_bytes_;
+  return memory_.data() + (layer - layers().begin) * layout_.layer();
 }
 
 std::byte* CudaCache::rows(CachePart part, int64_t layer) const {
-  return layer_data(layer) + (part == CachePart::kLatent ? 0 : latent_bytes_);
+  return layer_data(layer) + (part == CachePart::kLatent ? 0 : layout_.latents);
 }
 
 float* CudaCache::index_scales(int64_t layer) const {
-  return has_int8_keys(type()) ? reinterpret_cast<float*>(layer_data(layer) + scales_at_) : nullptr;
+  const int64_t at = layout_.latents + layout_.index_keys;
+  return has_int8_keys(type()) ? reinterpret_cast<float*>(layer_data(layer) + at) : nullptr;
 }
 
 cuda::LatentRows CudaCache::latent_rows(int64_t layer) const {
   return {.data = rows(CachePart::kLatent, layer),
-          .format = latent_format(type()),
+          .format = gpu_latent_format(type()),
           .n_rows = capacity(),
           .row_bytes = row_bytes(CachePart::kLatent)};
 }
@@ -95,7 +62,7 @@ cuda::LatentRows CudaCache::latent_rows(int64_t layer) const {
 cuda::IndexKeys CudaCache::index_keys(int64_t layer) const {
   return {.values = rows(CachePart::kIndexKeys, layer),
           .scales = index_scales(layer),
-          .format = index_format(type()),
+          .format = gpu_index_format(type()),
           .n_keys = capacity()};
 }
 

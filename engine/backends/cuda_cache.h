@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 
+#include "engine/backends/gpu_cache_layout.h"
 #include "engine/caches.h"
 #include "kernels_cuda/base/buffer.h"
 #include "kernels_cuda/indexer.h"
@@ -43,9 +44,7 @@ class CudaCache final : public KvCache {
   [[nodiscard]] std::byte* layer_data(int64_t layer) const;
   [[nodiscard]] RowPieces pieces(CachePart part, int64_t layer, int64_t bytes) const;
 
-  int64_t latent_bytes_;  // of a layer, with what aligns the index keys
-  int64_t scales_at_;     // in a layer
-  int64_t layer_bytes_;
+  GpuCacheLayout layout_;
   cuda::DeviceBuffer<std::byte> memory_;
 };
 

@@ -42,7 +42,7 @@ RowsOfMatrix rows_of(const Model& model, int64_t layer, ExpertPart part, int64_t
 /// Gives every matrix its place, and remembers what has to be copied there.
 class Placer {
  public:
-  Placer(const Model& model, CudaArena& arena) : model_(model), arena_(arena) {}
+  Placer(const Model& model, DeviceLayout& arena) : model_(model), arena_(arena) {}
 
   CudaExpertLayer layer(int64_t layer) {
     return {.gate = part(layer, ExpertPart::kGate),
@@ -87,7 +87,7 @@ class Placer {
   }
 
   const Model& model_;
-  CudaArena& arena_;
+  DeviceLayout& arena_;
   std::vector<PanelJob> jobs_;
   std::vector<std::pair<std::span<const float>, float*>> scales_;
 };
@@ -107,7 +107,7 @@ CudaExpertWeights::CudaExpertWeights(const Model& model, const std::vector<int64
 }
 
 int64_t CudaExpertWeights::bytes_needed(const Model& model, const std::vector<int64_t>& layers) {
-  CudaArena counted;
+  DeviceLayout counted;
   Placer placer(model, counted);
   for (const int64_t layer : layers) {
     static_cast<void>(placer.layer(layer));

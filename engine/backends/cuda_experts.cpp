@@ -11,14 +11,6 @@
 namespace sluice {
 namespace {
 
-/// Tokens that go through the products with chosen matrices at a time. Chosen: a working memory that does
-/// not grow with the batch.
-constexpr int64_t kFewTokens = 16;
-
-bool rounds(const CudaExpertShape& shape) {
-  return shape.rounding == CudaRounding::kAllowed && shape.max_tokens > kFewTokens;
-}
-
 /// Every expert's matrix one after the other.
 quant::PanelView all_of(const cuda::ExpertPanels& w) {
   quant::PanelView all = w.first;
@@ -28,44 +20,24 @@ quant::PanelView all_of(const cuda::ExpertPanels& w) {
 
 }  // namespace
 
-CudaExperts::Buffers::Buffers(const CudaExpertShape& s, CudaArena& arena) {
-  const int64_t few = std::min(s.max_tokens, kFewTokens) * s.used;
-  const int64_t slots = rounds(s) ? s.max_tokens * s.used : few;
-  const int64_t many = rounds(s) ? 1 : 0;
-  identity = arena.take<int32_t>(few);
-  gate = arena.take<float>(slots * s.d_expert);
-  up = arena.take<float>(slots * s.d_expert);
-  parts = arena.take<float>(slots * s.d_model);
-  f = arena.take<uint16_t>(many * s.max_tokens * s.d_model);
-  hidden = arena.take<uint16_t>(many * slots * s.d_expert);
-  groups = {.begins = arena.take<int32_t>(many * (s.experts + 1)),
-            .tokens = arena.take<int32_t>(many * slots),
-            .slots = arena.take<int32_t>(many * slots)};
-}
-
 CudaExperts::CudaExperts(const CudaExpertShape& shape)
-    : shape_(shape), arena_(bytes_needed(shape)), buffers_(shape, arena_) {
-  std::vector<int32_t> identity(static_cast<size_t>(std::min(shape.max_tokens, kFewTokens) * shape.used));
+    : shape_(shape), arena_(expert_buffer_bytes(shape)), buffers_(shape, arena_) {
+  std::vector<int32_t> identity(
+      static_cast<size_t>(std::min(shape.max_tokens, kFewExpertTokens) * shape.used));
   std::iota(identity.begin(), identity.end(), 0);
   cuda::copy_to_gpu(buffers_.identity, std::as_bytes(std::span(identity)), "cudaMemcpy");
-}
-
-int64_t CudaExperts::bytes_needed(const CudaExpertShape& shape) {
-  CudaArena counted;
-  static_cast<void>(Buffers(shape, counted));
-  return counted.taken();
 }
 
 void CudaExperts::add(const CudaExpertLayer& layer, const CudaRoutes& routes, const float* f, float* y,
                       cudaStream_t stream) const {
   const auto takes = [](const cuda::ExpertPanels& w) { return cuda::panel_gemm_takes(w.first.layout.dtype); };
-  if (rounds(shape_) && routes.n_tokens > kFewTokens && takes(layer.gate) && takes(layer.up) &&
+  if (rounds(shape_) && routes.n_tokens > kFewExpertTokens && takes(layer.gate) && takes(layer.up) &&
       takes(layer.down)) {
     add_many(layer, routes, f, y, stream);
     return;
   }
-  for (int64_t begin = 0; begin < routes.n_tokens; begin += kFewTokens) {
-    const int64_t n = std::min(kFewTokens, routes.n_tokens - begin);
+  for (int64_t begin = 0; begin < routes.n_tokens; begin += kFewExpertTokens) {
+    const int64_t n = std::min(kFewExpertTokens, routes.n_tokens - begin);
     add_few(layer, {routes.ids + begin * shape_.used, routes.weights + begin * shape_.used, n},
             f + begin * shape_.d_model, y + begin * shape_.d_model, stream);
   }
@@ -115,22 +87,23 @@ void CudaExperts::add_many(const CudaExpertLayer& layer, const CudaRoutes& route
     cuda::panel_gemm({.w = w,
                       .x = x,
                       .x_stride = w.first.layout.cols,
-                      .begins = buffers_.groups.begins,
+                      .begins = buffers_.begins,
                       .tokens = tokens,
                       .slots = slots,
                       .y = out,
                       .y_stride = w.first.rows},
                      stream);
   };
-  cuda::group_tokens(routes.ids, routes.n_tokens, shape_.used, shape_.experts, buffers_.groups, stream);
+  cuda::group_tokens(routes.ids, routes.n_tokens, shape_.used, shape_.experts,
+                     {buffers_.begins, buffers_.tokens, buffers_.slots}, stream);
   to_bf16(f, buffers_.f, routes.n_tokens, shape_.d_model);
-  multiply(layer.gate, buffers_.f, buffers_.groups.tokens, buffers_.gate);
-  multiply(layer.up, buffers_.f, buffers_.groups.tokens, buffers_.up);
+  multiply(layer.gate, buffers_.f, buffers_.tokens, buffers_.gate);
+  multiply(layer.up, buffers_.f, buffers_.tokens, buffers_.up);
   cuda::swiglu(buffers_.gate, buffers_.up, slots * shape_.d_expert, buffers_.gate, stream);
   to_bf16(buffers_.gate, buffers_.hidden, slots, shape_.d_expert);
   multiply(layer.down, buffers_.hidden, nullptr, buffers_.parts);
   cuda::add_experts({.parts = buffers_.parts,
-                     .slots = buffers_.groups.slots,
+                     .slots = buffers_.slots,
                      .weights = routes.weights,
                      .y = y,
                      .n_tokens = routes.n_tokens,

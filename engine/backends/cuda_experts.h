@@ -6,19 +6,10 @@
 
 #include "engine/backends/cuda_arena.h"
 #include "engine/backends/cuda_expert_weights.h"
-#include "engine/backends/cuda_products.h"
+#include "engine/backends/gpu_working_memory.h"
 #include "kernels_cuda/group_tokens.h"
 
 namespace sluice {
-
-struct CudaExpertShape {
-  int64_t max_tokens = 0;
-  int64_t d_model = 0;
-  int64_t d_expert = 0;
-  int64_t experts = 0;
-  int64_t used = 0;
-  CudaRounding rounding = CudaRounding::kNone;
-};
 
 /// The experts that tokens chose. On the GPU.
 struct CudaRoutes {
@@ -32,26 +23,12 @@ class CudaExperts {
   /// Throws Error when memory cannot be had.
   explicit CudaExperts(const CudaExpertShape& shape);
 
-  /// GPU memory that it takes.
-  static int64_t bytes_needed(const CudaExpertShape& shape);
-
   /// y[t] += sum_k weights[t][k] * down(silu(gate f[t]) * up f[t]) of the experts that t chose, ascending. f
   /// and y [n_tokens, d_model]. Nothing here waits.
   void add(const CudaExpertLayer& layer, const CudaRoutes& routes, const float* f, float* y,
            cudaStream_t stream) const;
 
  private:
-  struct Buffers {
-    Buffers(const CudaExpertShape& shape, CudaArena& arena);
-    int32_t* identity;  // [tile * used]: 0, 1, 2 ...
-    float* gate;        // [slots, d_expert]
-    float* up;          // [slots, d_expert]
-    float* parts;       // [slots, d_model]
-    uint16_t* f;        // [max_tokens, d_model] bf16, as the rest only where many are rounded
-    uint16_t* hidden;   // [slots, d_expert] bf16
-    cuda::TokenGroups groups;
-  };
-
   void add_few(const CudaExpertLayer& layer, const CudaRoutes& routes, const float* f, float* y,
                cudaStream_t stream) const;
   void add_many(const CudaExpertLayer& layer, const CudaRoutes& routes, const float* f, float* y,
@@ -59,7 +36,7 @@ class CudaExperts {
 
   CudaExpertShape shape_;
   CudaArena arena_;
-  Buffers buffers_;
+  CudaExpertBuffers buffers_;
 };
 
 }  // namespace sluice

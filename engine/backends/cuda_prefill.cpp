@@ -47,11 +47,11 @@ int64_t expert_bytes(const offload::ExpertWeights& weights, int64_t layer) {
 
 }  // namespace
 
-CudaPrefill::Buffers::Buffers(const PrefillShape& shape, CudaArena& arena) {
+CudaPrefill::Buffers::Buffers(const PrefillShape& shape, DeviceLayout& layout) {
   const StreamedShape& s = shape.experts;
-  f = arena.take<uint16_t>(s.max_tokens * s.d_model);
-  ids = arena.take<int32_t>(s.max_tokens * s.used);
-  weights = arena.take<float>(s.max_tokens * s.used);
+  f = layout.take<uint16_t>(s.max_tokens * s.d_model);
+  ids = layout.take<int32_t>(s.max_tokens * s.used);
+  weights = layout.take<float>(s.max_tokens * s.used);
 }
 
 CudaPrefill::CudaPrefill(const offload::ExpertWeights& weights, const CudaPinnedStore& store,
@@ -59,7 +59,7 @@ CudaPrefill::CudaPrefill(const offload::ExpertWeights& weights, const CudaPinned
     : weights_(weights),
       shape_(shape),
       arena_([&] {
-        CudaArena counted;
+        DeviceLayout counted;
         static_cast<void>(Buffers(shape, counted));
         return counted.taken();
       }()),
@@ -76,7 +76,7 @@ CudaPrefill::CudaPrefill(const offload::ExpertWeights& weights, const CudaPinned
       is_cpus_(static_cast<size_t>(shape.experts.experts)) {}
 
 int64_t CudaPrefill::bytes_needed(const PrefillShape& shape) {
-  CudaArena counted;
+  DeviceLayout counted;
   static_cast<void>(Buffers(shape, counted));
   return counted.taken() + shape.staging.bytes() + CudaStreamedExperts::bytes_needed(shape.experts);
 }

@@ -82,7 +82,7 @@ class CudaPrefill {
  private:
   using Clock = std::chrono::steady_clock;
   struct Buffers {
-    Buffers(const PrefillShape& shape, CudaArena& arena);
+    Buffers(const PrefillShape& shape, DeviceLayout& layout);
     uint16_t* f;     // [max_tokens, d_model] bf16
     int32_t* ids;    // [max_tokens, used]
     float* weights;  // [max_tokens, used]

@@ -7,29 +7,13 @@
 #include "kernels_cuda/elementwise.h"
 
 namespace sluice {
-namespace {
 
-// A piece of a matrix in bf16: all of V3.2's but the FFN's of dense layers and the head fit.
-constexpr int64_t kDecodedBytes = int64_t{256} << 20;
-// GEMV's partial sums, and cuBLAS: 32 MiB of workspace and its kernels. Chosen, generously.
-constexpr int64_t kGemvBytes = int64_t{16} << 20;
-constexpr int64_t kBlasBytes = int64_t{160} << 20;
-
-bool rounds(const CudaProductShape& shape) {
-  return shape.rounding == CudaRounding::kAllowed && shape.max_tokens > cuda::kMostGemvTokens;
-}
-
-}  // namespace
+static_assert(cuda::kMostGemvTokens == kMostExactTokens);
 
 CudaProducts::CudaProducts(const CudaProductShape& shape) : gemv_(shape.rows) {
   if (rounds(shape)) {
     bf16_.emplace(Bf16{cuda::MatmulScratch(shape.max_tokens, shape.cols, kDecodedBytes), cuda::Blas()});
   }
-}
-
-int64_t CudaProducts::bytes_needed(const CudaProductShape& shape) {
-  const int64_t bf16 = shape.max_tokens * (shape.cols + 8) * 2 + kDecodedBytes + kBlasBytes;
-  return kGemvBytes + (rounds(shape) ? bf16 : 0);
 }
 
 void CudaProducts::multiply(std::span<const CudaProduct> products, CudaRows x, cudaStream_t stream) const {

@@ -6,7 +6,7 @@
 #include <optional>
 #include <span>
 
-#include "engine/backends/cuda_arena.h"
+#include "engine/backends/gpu_working_memory.h"
 #include "kernels_cuda/blas.h"
 #include "kernels_cuda/gemv.h"
 #include "kernels_cuda/matmul.h"
@@ -26,9 +26,6 @@ struct CudaRows {
   }
 };
 
-/// Whether the products of more than eight tokens may be rounded to bf16.
-enum class CudaRounding { kAllowed, kNone };
-
 /// y = x W^T with w's scale; y.cols = w.rows.
 struct CudaProduct {
   quant::PanelView w;
@@ -36,20 +33,10 @@ struct CudaProduct {
   CudaRounding rounding = CudaRounding::kAllowed;  // kNone counts here or in CudaProductShape
 };
 
-struct CudaProductShape {
-  int64_t max_tokens = 0;
-  int64_t rows = 0;  // of all matrices of a call together, at most
-  int64_t cols = 0;  // of a matrix, at most
-  CudaRounding rounding = CudaRounding::kNone;
-};
-
 class CudaProducts {
  public:
   /// Throws Error when memory cannot be had.
   explicit CudaProducts(const CudaProductShape& shape);
-
-  /// GPU memory that it takes itself and through cuBLAS, at most.
-  static int64_t bytes_needed(const CudaProductShape& shape);
 
   /// Products that share x, at most kMostGemvProducts. Nothing here waits.
   void multiply(std::span<const CudaProduct> products, CudaRows x, cudaStream_t stream) const;

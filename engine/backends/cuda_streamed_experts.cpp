@@ -4,6 +4,7 @@
 #include <cassert>
 
 #include "engine/backends/cuda_expert_stream.h"
+#include "engine/backends/gpu_working_memory.h"
 #include "kernels_cuda/elementwise.h"
 #include "kernels_cuda/post.h"
 #include "kernels_cuda/row_lists.h"
@@ -13,9 +14,6 @@ namespace {
 
 using offload::ExpertPart;
 
-/// Choices that are multiplied together. Chosen: a working memory that does not grow with the batch, and
-/// enough for slots of several busy experts.
-constexpr int64_t kMostChoices = 8192;
 constexpr int64_t kAlignment = 256;
 
 constexpr int64_t aligned(int64_t bytes) {
@@ -23,10 +21,10 @@ constexpr int64_t aligned(int64_t bytes) {
 }
 
 int64_t most_choices(const StreamedShape& shape) {
-  return std::min(kMostChoices, shape.max_tokens * shape.used);
+  return std::min(kStreamedChoices, shape.max_tokens * shape.used);
 }
 
-/// A piece ends with its slot or with kMostChoices, and an expert that is cut counts in two.
+/// A piece ends with its slot or with kStreamedChoices, and an expert that is cut counts in two.
 int64_t most_begins(const StreamedShape& shape) {
   const int64_t cuts = shape.max_tokens * shape.used / most_choices(shape) + 1;
   return 2 * shape.experts + 2 * cuts;
@@ -48,13 +46,13 @@ CudaStreamedExperts::Tables::Tables(const StreamedShape& shape, std::byte* data)
   }
 }
 
-CudaStreamedExperts::Buffers::Buffers(const StreamedShape& s, CudaArena& arena) {
+CudaStreamedExperts::Buffers::Buffers(const StreamedShape& s, DeviceLayout& layout) {
   const int64_t choices = most_choices(s);
-  tables = arena.take<std::byte>(Tables(s, nullptr).bytes);
-  gate = arena.take<float>(choices * s.d_expert);
-  up = arena.take<float>(choices * s.d_expert);
-  hidden = arena.take<uint16_t>(choices * s.d_expert);
-  parts = arena.take<float>(choices * s.d_model);
+  tables = layout.take<std::byte>(Tables(s, nullptr).bytes);
+  gate = layout.take<float>(choices * s.d_expert);
+  up = layout.take<float>(choices * s.d_expert);
+  hidden = layout.take<uint16_t>(choices * s.d_expert);
+  parts = layout.take<float>(choices * s.d_model);
 }
 
 CudaStreamedExperts::CudaStreamedExperts(const offload::ExpertWeights& weights, const StreamedShape& shape)
@@ -68,7 +66,7 @@ CudaStreamedExperts::CudaStreamedExperts(const offload::ExpertWeights& weights, 
       next_(static_cast<size_t>(shape.experts)) {}
 
 int64_t CudaStreamedExperts::bytes_needed(const StreamedShape& shape) {
-  CudaArena counted;
+  DeviceLayout counted;
   static_cast<void>(Buffers(shape, counted));
   return counted.taken();
 }

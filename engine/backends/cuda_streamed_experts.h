@@ -73,7 +73,7 @@ class CudaStreamedExperts {
     float* scales[3];  // gate, up, down: [experts], in the order of slots
   };
   struct Buffers {
-    Buffers(const StreamedShape& shape, CudaArena& arena);
+    Buffers(const StreamedShape& shape, DeviceLayout& layout);
     std::byte* tables;
     float* gate;       // [kMostChoices, d_expert]
     float* up;         // [kMostChoices, d_expert]

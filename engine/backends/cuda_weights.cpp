@@ -28,7 +28,7 @@ struct VectorJob {
 /// Gives every weight its place, and remembers what has to be copied there.
 class Placer {
  public:
-  explicit Placer(CudaArena& arena) : arena_(arena) {}
+  explicit Placer(DeviceLayout& arena) : arena_(arena) {}
 
   const float* vector(std::span<const float> values) {
     auto* const to = arena_.take<float>(static_cast<int64_t>(values.size()));
@@ -72,7 +72,7 @@ class Placer {
   [[nodiscard]] const std::vector<VectorJob>& vectors() const { return vectors_; }
 
  private:
-  CudaArena& arena_;
+  DeviceLayout& arena_;
   std::vector<PanelJob> matrices_;
   std::vector<VectorJob> vectors_;
 };
@@ -156,7 +156,7 @@ CudaWeights::CudaWeights(const Model& model, const ModelPart& part, const std::v
 }
 
 int64_t CudaWeights::bytes_needed(const Model& model, const ModelPart& part) {
-  CudaArena counted;
+  DeviceLayout counted;
   Placer placer(counted);
   static_cast<void>(place_model(model.weights(), part, placer));
   return counted.taken();

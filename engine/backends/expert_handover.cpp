@@ -37,10 +37,6 @@ ExpertHandover::ExpertHandover(const HandoverShape& shape)
   }
 }
 
-int64_t ExpertHandover::bytes_needed(const HandoverShape& shape) {
-  return shape.max_tokens * 8 * shape.used;
-}
-
 void ExpertHandover::begin_pass() {
   taken_ = 0;
   received_ = 0;

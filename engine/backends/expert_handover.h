@@ -9,17 +9,12 @@
 #include <cstdint>
 
 #include "engine/backends/backend.h"
+#include "engine/backends/gpu_working_memory.h"
 #include "kernels_cuda/base/buffer.h"
 #include "kernels_cuda/base/host_flag.h"
 #include "kernels_cuda/post.h"
 
 namespace sluice {
-
-struct HandoverShape {
-  int64_t max_tokens = 0;
-  int64_t d_model = 0;
-  int64_t used = 0;  // experts per token
-};
 
 /// A pass is a number of layers, one at a time, all of as many tokens. In the stream, in this order: send()
 /// after ids() and weights() are filled, then take_sum(); on the host receive(), then answer(). The stream's
@@ -29,9 +24,6 @@ class ExpertHandover {
  public:
   /// Throws Error when memory cannot be had.
   explicit ExpertHandover(const HandoverShape& shape);
-
-  /// GPU memory that it takes.
-  static int64_t bytes_needed(const HandoverShape& shape);
 
   /// Before the first layer of a pass, and before its part of the stream is captured.
   void begin_pass();

@@ -8,6 +8,7 @@
 #include "engine/backends/cuda_cache.h"
 #include "engine/backends/cuda_weights.h"
 #include "engine/backends/gpu.h"
+#include "engine/backends/gpu_working_memory.h"
 #include "engine/memory_need.h"
 #include "kernels_cuda/base/device.h"
 #include "quant/base/error.h"

@@ -1,5 +1,6 @@
 // A build without CUDA: everything runs on the CPU.
 #include "engine/backends/gpu.h"
+#include "engine/backends/gpu_rates.h"
 #include "quant/base/error.h"
 
 namespace sluice {
@@ -11,6 +12,10 @@ constexpr const char* kWhyNot = "a build without CUDA, which runs everything on 
 
 GpuFound find_gpu() {
   return {.usable = false, .why_not = kWhyNot, .notice = {}};
+}
+
+std::optional<offload::GpuProfile> measure_gpu(const RateProgress&, const std::stop_token&) {
+  return {};
 }
 
 // chosen_device() lets nobody come here.

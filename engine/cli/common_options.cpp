@@ -21,13 +21,6 @@ namespace {
 
 constexpr const char* kEmbeddedModel = "tiny.gguf";
 
-std::filesystem::path installed_models_directory() {
-  std::error_code failure;
-  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", failure);
-  if (failure) return {};
-  return program.parent_path().parent_path() / SLUICE_INSTALL_MODELS_SUBDIR;
-}
-
 template <typename Stream>
 std::string read_stream(Stream& stream, const std::string& name) {
   std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
@@ -46,9 +39,16 @@ void ModelOptions::add_to(CLI::App& app) {
       "small model that comes with the program");
 }
 
+std::filesystem::path installed_data_directory() {
+  std::error_code failure;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", failure);
+  if (failure) return {};
+  return program.parent_path().parent_path() / SLUICE_INSTALL_DATA_SUBDIR;
+}
+
 std::filesystem::path embedded_model_path() {
   std::filesystem::path source = std::filesystem::path(SLUICE_SOURCE_MODELS_DIR) / kEmbeddedModel;
-  std::filesystem::path installed = installed_models_directory() / kEmbeddedModel;
+  std::filesystem::path installed = installed_data_directory() / "models" / kEmbeddedModel;
   std::error_code ignored;
   // An installed program takes what it came with, even where its sources still lie.
   if (std::filesystem::exists(installed, ignored)) return installed;

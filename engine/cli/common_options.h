@@ -21,6 +21,9 @@ struct ModelOptions {
   [[nodiscard]] bool embedded() const { return path.empty(); }
 };
 
+/// Where the installation keeps what comes with the program; it may not be there.
+std::filesystem::path installed_data_directory();
+
 /// models/tiny.gguf of the installation, else next to the sources. Throws Error naming both places.
 std::filesystem::path embedded_model_path();
 

@@ -25,11 +25,13 @@
 #include "engine/cli/inspect.h"
 #include "engine/cli/logits.h"
 #include "engine/cli/perplexity.h"
+#include "engine/cli/plan.h"
 #include "engine/cli/quantize.h"
 #include "engine/cli/run.h"
 #include "engine/cli/synth.h"
 #include "engine/cli/terminal.h"
 #include "engine/cli/tokenize.h"
+#include "engine/cli/tune.h"
 #include "quant/base/error.h"
 
 namespace {
@@ -80,6 +82,8 @@ void add_commands(CLI::App& app, int& exit_code) {
   cli::add_run_command(app, exit_code);
   cli::add_perplexity_command(app);
   cli::add_bench_command(app);
+  cli::add_plan_command(app);
+  cli::add_tune_command(app);
   cli::add_convert_command(app);
   cli::add_quantize_command(app);
   cli::add_synth_command(app);

@@ -111,12 +111,14 @@ void PlacementOptions::add_to(CLI::App& app) {
       ->group(group);
 }
 
-std::vector<int64_t> PlacementOptions::gpu_expert_layers(const Model& model, int64_t first_gpu) const {
-  const int64_t all = model.config().layers;
+std::vector<int64_t> PlacementOptions::gpu_expert_layers(const ModelConfig& config,
+                                                         std::span<const quant::Tensor> tensors) const {
+  const int64_t all = config.layers;
+  const int64_t first_gpu = gpu_layers < 0 ? 0 : first_gpu_layer(all, gpu_layers);
   const int64_t kept = cpu_moe ? all : cpu_moe_layers.value_or(all);
   const std::vector<Override> parsed = parse_overrides(overrides);
   std::map<int64_t, Place> places;
-  for (const quant::Tensor& tensor : model.file().tensors()) {
+  for (const quant::Tensor& tensor : tensors) {
     const std::optional<Owner> owner = owner_of(tensor.name, all);
     if (!owner.has_value()) continue;
     const Place home = owner->layer < first_gpu ? Place::kCpu : Place::kGpu;
@@ -139,7 +141,7 @@ std::vector<int64_t> PlacementOptions::gpu_expert_layers(const Model& model, int
 
 void PlacementOptions::apply_to(RuntimeOptions& options, const Model& model) const {
   const int64_t first_gpu = gpu_layers < 0 ? 0 : first_gpu_layer(model.config().layers, gpu_layers);
-  options.gpu_expert_layers = gpu_expert_layers(model, first_gpu);
+  options.gpu_expert_layers = gpu_expert_layers(model.config(), model.file().tensors());
   options.device = gpu_layers == 0 ? Device::kCpu : Device::kGpu;
   if (gpu_layers < 0 && options.gpu_expert_layers.empty()) options.device = Device::kAuto;
   options.first_gpu_layer = options.device == Device::kGpu ? first_gpu : 0;

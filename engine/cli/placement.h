@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,8 +25,14 @@ struct PlacementOptions {
   /// not), or contradicts another flag.
   void apply_to(RuntimeOptions& options, const Model& model) const;
 
- private:
-  [[nodiscard]] std::vector<int64_t> gpu_expert_layers(const Model& model, int64_t first_gpu) const;
+  /// Whether -ncmoe, -cmoe or -ot say anything of routed experts.
+  [[nodiscard]] bool places_experts() const {
+    return cpu_moe || cpu_moe_layers.has_value() || !overrides.empty();
+  }
+  /// The layers whose routed experts they give to the GPU, of a model with these tensors. Throws Error as
+  /// apply_to does.
+  [[nodiscard]] std::vector<int64_t> gpu_expert_layers(const ModelConfig& config,
+                                                       std::span<const quant::Tensor> tensors) const;
 };
 
 }  // namespace sluice::cli

@@ -1,0 +1,285 @@
+#include "offload/prediction.h"
+
+#include <algorithm>
+#include <array>
+#include <cassert>
+#include <utility>
+
+namespace sluice::offload {
+namespace {
+
+// Shares of the machine's rates that kernels reach (docs/benchmarks.md, docs/cuda_attention.md).
+constexpr double kRamShare = 0.9;        // products with one token, of reading
+constexpr double kAttendShare = 0.35;    // of bf16 products
+constexpr double kScanBf16Share = 0.63;  // of bf16 products, where the cache's type has no int8
+constexpr double kForkUs = 12;           // a layer's forks and joins on the CPU (docs/architecture.md)
+constexpr double kSampleUs = 100;        // logits to the host, and the choice of a token
+
+// GB/s are bytes per ns; times here are us.
+double us_of(double bytes, double gb_per_s) {
+  return bytes / gb_per_s / 1e3;
+}
+double us_of_operations(double operations, double tera_per_s) {
+  return operations / tera_per_s / 1e6;
+}
+
+/// Costs of a layer for tokens at given depths.
+class Costs {
+ public:
+  Costs(const PlanModel& model, const MachineProfile& machine) : model_(model), machine_(machine) {}
+
+  /// Bytes of earlier tokens that one token reads in a layer.
+  [[nodiscard]] double remembered_bytes(int64_t depth) const {
+    const PlanMemory& memory = model_.memory;
+    const auto attended = static_cast<double>(std::min(depth, memory.most_attended));
+    const double scanned = depth > memory.most_attended ? static_cast<double>(depth) : 0;
+    return attended * static_cast<double>(memory.attended_bytes) +
+           scanned * static_cast<double>(memory.scanned_bytes);
+  }
+
+  [[nodiscard]] int64_t scan_kernels(int64_t depth) const {
+    return depth > model_.memory.most_attended ? model_.memory.scan_kernels : 0;
+  }
+
+  /// The experts of `tokens` tokens, as bytes in RAM.
+  [[nodiscard]] double met_bytes(const PlanLayer& layer, int64_t tokens) const {
+    return static_cast<double>(layer.ram_experts) * met_expert_share(layer, model_.experts_used, tokens);
+  }
+  [[nodiscard]] double met_gpu_bytes(const PlanLayer& layer, int64_t tokens) const {
+    return static_cast<double>(layer.gpu_experts) * met_expert_share(layer, model_.experts_used, tokens);
+  }
+
+  [[nodiscard]] double ram_us(double bytes) const {
+    return us_of(bytes, machine_.cpu.read_gb_per_s * kRamShare);
+  }
+  [[nodiscard]] double vram_us(double bytes) const { return us_of(bytes, machine_.gpu->read_gb_per_s); }
+  [[nodiscard]] double launches_us(int64_t kernels) const {
+    return static_cast<double>(kernels) * machine_.gpu->launch_us;
+  }
+  [[nodiscard]] double copy_us(double bytes) const { return us_of(bytes, machine_.gpu->to_gpu_gb_per_s); }
+  [[nodiscard]] double cpu_products_us(double operations) const {
+    return us_of(operations, machine_.cpu.int8_gops);
+  }
+
+  /// Of `tokens` tokens from `depth` on, on the GPU, in one layer.
+  [[nodiscard]] double attention_us(int64_t depth, int64_t tokens) const {
+    const PlanMemory& memory = model_.memory;
+    const GpuProfile& gpu = *machine_.gpu;
+    const double scan_rate =
+        memory.scanned_int8 ? gpu.int8_tops * kScanShare : gpu.bf16_tflops * kScanBf16Share;
+    return us_of_operations(scanned_pairs(depth, tokens) * memory.scanned_operations, scan_rate) +
+           us_of_operations(attended_pairs(depth, tokens) * memory.attended_operations,
+                            gpu.bf16_tflops * kAttendShare);
+  }
+
+  /// The same by operations alone, for the CPU.
+  [[nodiscard]] double attention_operations(int64_t depth, int64_t tokens) const {
+    const PlanMemory& memory = model_.memory;
+    return attended_pairs(depth, tokens) * memory.attended_operations +
+           scanned_pairs(depth, tokens) * memory.scanned_operations;
+  }
+
+ private:
+  /// Pairs of a token and an earlier one that it sees, of the tokens [0, n), at most `most` for a token.
+  static double visible_pairs(int64_t n, int64_t most) {
+    const auto ramp = static_cast<double>(std::min(n, most));
+    return ramp * ramp / 2 + (static_cast<double>(n) - ramp) * static_cast<double>(most);
+  }
+
+  [[nodiscard]] double attended_pairs(int64_t depth, int64_t tokens) const {
+    const int64_t most = model_.memory.most_attended;
+    return visible_pairs(depth + tokens, most) - visible_pairs(depth, most);
+  }
+
+  /// Tokens that see no more than they attend to scan nothing.
+  [[nodiscard]] double scanned_pairs(int64_t depth, int64_t tokens) const {
+    const int64_t most = model_.memory.most_attended;
+    const auto pairs = [&](int64_t n) { return visible_pairs(std::max(n, most), model_.context); };
+    return pairs(depth + tokens) - pairs(depth);
+  }
+
+  const PlanModel& model_;
+  const MachineProfile& machine_;
+};
+
+Limit largest(std::initializer_list<std::pair<double, Limit>> parts) {
+  return std::max_element(parts.begin(), parts.end(),
+                          [](const auto& a, const auto& b) { return a.first < b.first; })
+      ->second;
+}
+
+/// Adds a layer of one token.
+void add_layer(const PlanLayer& layer, LayerPlace place, const Costs& costs, double handover_us,
+               DecodePrediction& total) {
+  const double remembered = costs.remembered_bytes(total.depth);
+  const double chosen = costs.met_bytes(layer, 1);
+  if (!place.on_gpu) {
+    total.ram_us += costs.ram_us(static_cast<double>(layer.ram_weights) + remembered + chosen) + kForkUs;
+    return;
+  }
+  const auto before = static_cast<double>(layer.gpu_weights - layer.beside_weights) + remembered;
+  total.gpu_us += costs.vram_us(before) +
+                  costs.launches_us(layer.kernels - layer.beside_kernels + costs.scan_kernels(total.depth));
+  const double beside =
+      costs.vram_us(static_cast<double>(layer.beside_weights)) + costs.launches_us(layer.beside_kernels);
+  if (place.experts_on_gpu || layer.experts == 0) {
+    total.gpu_us += beside;
+    if (layer.experts > 0) {
+      total.gpu_us += costs.vram_us(costs.met_gpu_bytes(layer, 1)) + costs.launches_us(layer.expert_kernels);
+    }
+    return;
+  }
+  // The GPU's part is hidden behind the CPU's, or the other way round.
+  const double experts = costs.ram_us(chosen) + kForkUs;
+  total.handover_us += handover_us;
+  if (beside > experts) {
+    total.gpu_us += beside;
+  } else {
+    total.ram_us += experts;
+  }
+}
+
+/// A layer of a pass: what each of the parts takes, and how long it is until all are done.
+struct LayerPass {
+  double us = 0;
+  double gpu_us = 0;
+  double pcie_us = 0;
+  double cpu_us = 0;
+};
+
+LayerPass on_cpu(const PlanLayer& layer, const Costs& costs, int64_t depth, int64_t tokens) {
+  const auto n = static_cast<double>(tokens);
+  const double operations =
+      n * (layer.weight_operations + layer.expert_operations) + costs.attention_operations(depth, tokens);
+  const double bytes = static_cast<double>(layer.ram_weights) + costs.met_bytes(layer, tokens);
+  const double us = std::max(costs.cpu_products_us(operations), costs.ram_us(bytes));
+  return {.us = us, .gpu_us = 0, .pcie_us = 0, .cpu_us = us};
+}
+
+class PassCosts {
+ public:
+  PassCosts(const PlanModel& model, const MachineProfile& machine, const Plan& plan)
+      : model_(model), machine_(machine), plan_(plan), costs_(model, machine) {}
+
+  /// The better way of a layer; `way` is set where there is a choice.
+  LayerPass layer(size_t index, int64_t depth, int64_t tokens, PrefillWay& way) const {
+    const PlanLayer& layer = model_.layers[index];
+    const LayerPlace place = plan_.layers[index];
+    if (!place.on_gpu) {
+      return on_cpu(layer, costs_, depth, tokens);
+    }
+    const double shared = shared_us(layer, depth, tokens);
+    if (layer.experts == 0) {
+      return {.us = shared, .gpu_us = shared, .pcie_us = 0, .cpu_us = 0};
+    }
+    const double experts = expert_us(layer, tokens);
+    if (place.experts_on_gpu) {
+      return {.us = shared + experts, .gpu_us = shared + experts, .pcie_us = 0, .cpu_us = 0};
+    }
+    const LayerPass streamed = stream(layer, shared + experts, tokens);
+    const LayerPass computed = with_cpu(layer, shared, tokens);
+    way = streamed.us < computed.us ? PrefillWay::kStream : PrefillWay::kCpu;
+    return way == PrefillWay::kStream ? streamed : computed;
+  }
+
+ private:
+  [[nodiscard]] int64_t tiles(int64_t tokens) const {
+    return (tokens + plan_.tile_tokens - 1) / plan_.tile_tokens;
+  }
+
+  /// Weights are read, and decoded, once for each tile.
+  [[nodiscard]] double shared_us(const PlanLayer& layer, int64_t depth, int64_t tokens) const {
+    const auto n = static_cast<double>(tokens);
+    const auto times = static_cast<double>(tiles(tokens));
+    return std::max(us_of_operations(n * layer.weight_operations, machine_.gpu->bf16_tflops),
+                    costs_.vram_us(times * static_cast<double>(layer.gpu_weights))) +
+           costs_.attention_us(depth, tokens) + times * costs_.launches_us(layer.kernels);
+  }
+
+  [[nodiscard]] double expert_us(const PlanLayer& layer, int64_t tokens) const {
+    return std::max(
+        us_of_operations(static_cast<double>(tokens) * layer.expert_operations, machine_.gpu->expert_tflops),
+        costs_.vram_us(costs_.met_gpu_bytes(layer, tokens)));
+  }
+
+  /// Copies of this layer run under the products of the one before.
+  [[nodiscard]] LayerPass stream(const PlanLayer& layer, double gpu_us, int64_t tokens) const {
+    const double copies = costs_.copy_us(costs_.met_bytes(layer, tokens));
+    return {.us = std::max(gpu_us, copies), .gpu_us = gpu_us, .pcie_us = copies, .cpu_us = 0};
+  }
+
+  [[nodiscard]] LayerPass with_cpu(const PlanLayer& layer, double shared, int64_t tokens) const {
+    const auto n = static_cast<double>(tokens);
+    const double experts = std::max(costs_.cpu_products_us(n * layer.expert_operations),
+                                    costs_.ram_us(costs_.met_bytes(layer, tokens)));
+    const double moved = n * static_cast<double>(model_.residual_bytes);
+    const double copies =
+        costs_.copy_us(moved) + us_of(moved, machine_.gpu->from_gpu_gb_per_s) + machine_.gpu->handover_us;
+    return {.us = shared + experts + copies, .gpu_us = shared, .pcie_us = copies, .cpu_us = experts};
+  }
+
+  const PlanModel& model_;
+  const MachineProfile& machine_;
+  const Plan& plan_;
+  Costs costs_;
+};
+
+}  // namespace
+
+std::string_view limit_name(Limit limit) {
+  constexpr std::array<std::string_view, 5> kNames{"RAM", "PCIe", "GPU", "hand-over", "CPU"};
+  return kNames[static_cast<size_t>(limit)];
+}
+
+std::string_view prefill_way_name(PrefillWay way) {
+  return way == PrefillWay::kCpu ? "on the CPU" : "streamed";
+}
+
+DecodePrediction predict_decode(const PlanModel& model, const MachineProfile& machine, const Plan& plan,
+                                int64_t depth) {
+  assert(plan.layers.size() == model.layers.size());
+  const Costs costs(model, machine);
+  const double handover = machine.gpu.has_value() ? machine.gpu->handover_us : 0;
+  DecodePrediction total{.depth = depth};
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    add_layer(model.layers[i], plan.layers[i], costs, handover, total);
+  }
+  if (plan.gpu_layers > 0) {
+    total.gpu_us += costs.vram_us(static_cast<double>(model.ends.gpu_head)) +
+                    costs.launches_us(model.ends.head_kernels) + kSampleUs;
+  } else {
+    total.ram_us += costs.ram_us(static_cast<double>(model.ends.ram_head)) + kSampleUs;
+  }
+  total.us = total.gpu_us + total.ram_us + total.handover_us;
+  total.limit = largest(
+      {{total.ram_us, Limit::kRam}, {total.gpu_us, Limit::kGpu}, {total.handover_us, Limit::kHandover}});
+  return total;
+}
+
+PrefillPrediction predict_prefill(const PlanModel& model, const MachineProfile& machine, const Plan& plan,
+                                  int64_t tokens) {
+  assert(plan.layers.size() == model.layers.size() && tokens >= 1);
+  const PassCosts costs(model, machine, plan);
+  PrefillPrediction total{.tokens = tokens};
+  double streamed_us = 0;
+  double chosen_us = 0;
+  for (int64_t depth = 0; depth < tokens; depth += plan.pass_tokens) {
+    const int64_t n = std::min(plan.pass_tokens, tokens - depth);
+    for (size_t i = 0; i < model.layers.size(); ++i) {
+      PrefillWay way = PrefillWay::kCpu;
+      const LayerPass layer = costs.layer(i, depth, n, way);
+      total.us += layer.us;
+      total.gpu_us += layer.gpu_us;
+      total.pcie_us += layer.pcie_us;
+      total.cpu_us += layer.cpu_us;
+      streamed_us += way == PrefillWay::kStream ? layer.us : 0;
+      chosen_us += model.layers[i].experts > 0 ? layer.us : 0;
+    }
+  }
+  total.way = streamed_us > chosen_us / 2 ? PrefillWay::kStream : PrefillWay::kCpu;
+  total.limit =
+      largest({{total.cpu_us, Limit::kCpu}, {total.pcie_us, Limit::kPcie}, {total.gpu_us, Limit::kGpu}});
+  return total;
+}
+
+}  // namespace sluice::offload

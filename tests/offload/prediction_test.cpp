@@ -1,0 +1,162 @@
+// Predictions: what has to hold whatever the machine, and the arithmetic of a case made by hand.
+#include "offload/prediction.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "support/plan_cases.h"
+
+namespace sluice::offload {
+namespace {
+
+using testing::Random;
+
+constexpr int kCases = 200;
+constexpr double kAlittle = 1 + 1e-9;
+
+TEST(Prediction, MoreGpuMemoryIsNeverSlower) {
+  Random random;
+  SCOPED_TRACE(random.describe());
+  int faster = 0;
+  for (int i = 0; i < kCases; ++i) {
+    const PlanModel model = testing::random_plan_model(random);
+    MachineProfile machine = testing::random_machine(random);
+    double decode = 1e30;
+    double prefill = 1e30;
+    for (int step = 0; step < 6; ++step) {
+      const Plan p = plan(model, machine, {.context = 32768});
+      machine.gpu->memory_bytes += 15'000'000'000;
+      if (!p.fits()) continue;
+      const double decode_us = predict_decode(model, machine, p, 1000).us;
+      const double prefill_us = predict_prefill(model, machine, p, 20000).us;
+      EXPECT_LE(decode_us, decode * kAlittle);
+      EXPECT_LE(prefill_us, prefill * kAlittle);
+      faster += decode < 1e30 && decode_us < decode ? 1 : 0;
+      decode = decode_us;
+      prefill = prefill_us;
+    }
+  }
+  EXPECT_GT(faster, 0);
+}
+
+TEST(Prediction, FasterMachinesAndShorterContextsAreNeverSlower) {
+  Random random;
+  SCOPED_TRACE(random.describe());
+  for (int i = 0; i < kCases; ++i) {
+    const PlanModel model = testing::random_plan_model(random);
+    const MachineProfile machine = testing::random_machine(random);
+    const Plan p = plan(model, machine, {.context = 32768});
+    const double decode = predict_decode(model, machine, p, 4000).us;
+    const double prefill = predict_prefill(model, machine, p, 5000).us;
+    EXPECT_LE(predict_decode(model, machine, p, 3000).us, decode * kAlittle);
+    EXPECT_LE(predict_prefill(model, machine, p, 2500).us, prefill * kAlittle);
+    MachineProfile faster = machine;
+    faster.cpu.read_gb_per_s *= 2;
+    faster.cpu.int8_gops *= 2;
+    GpuProfile gpu = machine.gpu.value();
+    gpu.read_gb_per_s *= 2;
+    gpu.to_gpu_gb_per_s *= 2;
+    faster.gpu = gpu;
+    EXPECT_LE(predict_decode(model, faster, p, 4000).us, decode * kAlittle);
+    EXPECT_LE(predict_prefill(model, faster, p, 5000).us, prefill * kAlittle);
+  }
+}
+
+/// One layer of experts, round numbers.
+struct ByHand {
+  PlanModel model{.name = "by hand"};
+  MachineProfile machine;
+  Plan plan;
+
+  ByHand() {
+    model.layers = {{.gpu_weights = 1'000'000'000,
+                     .beside_weights = 100'000'000,
+                     .ram_weights = 900'000'000,
+                     .weight_operations = 2e9,
+                     .experts = 100,
+                     .gpu_experts = 10'000'000'000,
+                     .ram_experts = 10'000'000'000,
+                     .expert_operations = 2e8,
+                     .kernels = 10,
+                     .beside_kernels = 0,
+                     .expert_kernels = 0}};
+    model.memory = {.most_attended = 1 << 20};
+    model.experts_used = 1;
+    model.context = 1 << 20;
+    machine.cpu = {.name = "CPU",
+                   .isa = "",
+                   .cores = 1,
+                   .nodes = {{1'000'000'000'000, 100}},
+                   .read_gb_per_s = 100,
+                   .int8_gops = 1000};
+    machine.gpu = GpuProfile{.read_gb_per_s = 1000,
+                             .bf16_tflops = 100,
+                             .expert_tflops = 50,
+                             .int8_tops = 200,
+                             .to_gpu_gb_per_s = 20,
+                             .from_gpu_gb_per_s = 20,
+                             .launch_us = 2,
+                             .handover_us = 12};
+    plan = {.context = 4096,
+            .pass_tokens = 4096,
+            .tile_tokens = 4096,
+            .gpu_layers = 2,
+            .layers = {{.on_gpu = true, .experts_on_gpu = false}}};
+  }
+};
+
+TEST(Prediction, OneTokenIsTheGpusPartThenTheLongerOfBoth) {
+  ByHand c;
+  const DecodePrediction p = predict_decode(c.model, c.machine, c.plan, 0);
+  // 900 MB at 1000 GB/s and ten launches of 2 us, and the choice of a token; an expert is 100 MB of RAM at 90
+  // GB/s.
+  EXPECT_NEAR(p.gpu_us, 900 + 20 + 100, 1e-6);
+  EXPECT_NEAR(p.ram_us, 1e5 / 90 + 12, 1e-6);
+  EXPECT_EQ(p.handover_us, 12);
+  EXPECT_EQ(p.limit, Limit::kRam);
+  EXPECT_NEAR(p.tokens_per_second(), 1e6 / (p.gpu_us + p.ram_us + p.handover_us), 1e-6);
+
+  c.plan.layers[0].experts_on_gpu = true;
+  const DecodePrediction resident = predict_decode(c.model, c.machine, c.plan, 0);
+  EXPECT_NEAR(resident.us, 1000 + 20 + 100 + 100, 1e-6);
+  EXPECT_EQ(resident.limit, Limit::kGpu);
+  EXPECT_EQ(resident.ram_us, 0);
+
+  c.plan.layers[0] = {};
+  c.plan.gpu_layers = 0;
+  const DecodePrediction alone = predict_decode(c.model, c.machine, c.plan, 0);
+  EXPECT_NEAR(alone.us, (900e3 + 100e3) / 90 + 12 + 100, 1e-6);
+  EXPECT_EQ(alone.limit, Limit::kRam);
+}
+
+TEST(Prediction, APromptTakesTheBetterWay) {
+  ByHand c;
+  c.model.residual_bytes = 20'000;
+  const PrefillPrediction many = predict_prefill(c.model, c.machine, c.plan, 4096);
+  // All 10 GB at 20 GB/s; the products: 4096 * 2e9 / 100 T, and 4096 * 2e8 / 50 T.
+  EXPECT_EQ(many.way, PrefillWay::kStream);
+  EXPECT_EQ(many.limit, Limit::kPcie);
+  EXPECT_NEAR(many.us, 500e3, 1);
+  EXPECT_NEAR(many.gpu_us, 4096 * 20.0 + 20 + 4096 * 4.0, 1);
+
+  const PrefillPrediction few = predict_prefill(c.model, c.machine, c.plan, 4);
+  EXPECT_EQ(few.way, PrefillWay::kCpu);
+  const double met = 10e9 * (1 - std::pow(0.99, 4));
+  EXPECT_NEAR(few.cpu_us, met / 90e3, 1);
+  EXPECT_NEAR(few.gpu_us, 1000 + 20, 1);
+
+  c.machine.gpu->to_gpu_gb_per_s = 2000;
+  EXPECT_EQ(predict_prefill(c.model, c.machine, c.plan, 4096).limit, Limit::kGpu);
+}
+
+TEST(Prediction, ExpertsAreMetByChance) {
+  const PlanLayer layer{.experts = 4};
+  EXPECT_DOUBLE_EQ(met_expert_share(layer, 1, 1), 0.25);
+  EXPECT_DOUBLE_EQ(met_expert_share(layer, 1, 2), 1 - 0.75 * 0.75);
+  EXPECT_DOUBLE_EQ(met_expert_share(layer, 4, 1), 1);
+  EXPECT_EQ(met_expert_share(PlanLayer{}, 4, 1), 0);
+}
+
+}  // namespace
+}  // namespace sluice::offload
