@@ -115,6 +115,7 @@ __device__ void list_candidates(Shared& shared, const Candidates& candidates, in
   int total = 0;
 #pragma unroll
   for (int round = 0; round < kChunkRounds; ++round) {
+    if (32 * round >= chunks) break;
     int up_to = lane + 32 * round < chunks ? counts[round] : 0;
     const int mine = __shfl_sync(0xFFFFFFFFU, up_to, warp);
 #pragma unroll

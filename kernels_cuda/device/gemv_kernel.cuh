@@ -19,6 +19,8 @@ constexpr int stage_chunks(int tokens) {
 template <class Format, class Sums>
 __device__ __forceinline__ void multiply_steps(const PanelLane& panel, int first, int count,
                                                typename Sums::Activations x, Sums& sums) {
+  // Lanes that read zeros do so within kDepth steps; the others need no pointer that moves.
+  constexpr bool kAdvances = Format::kGroup == ScaleGroup::kEachTwoLanes;
   for (int begin = 0; begin < count; begin += Format::kDepth) {
     typename Format::Raw raw[Format::kDepth];
 #pragma unroll
@@ -27,9 +29,10 @@ __device__ __forceinline__ void multiply_steps(const PanelLane& panel, int first
     }
 #pragma unroll
     for (int i = 0; i < Format::kDepth; ++i) {
-      if (begin + i < count) sums.add_step(raw[i], first + begin + i, x, i * Format::kChunks);
+      const int step = begin + i;
+      if (step < count) sums.add_step(raw[i], first + step, x, (kAdvances ? i : step) * Format::kChunks);
     }
-    x.advance(Format::kDepth * Format::kChunks);
+    if constexpr (kAdvances) x.advance(Format::kDepth * Format::kChunks);
   }
 }
 

@@ -21,40 +21,46 @@ inline constexpr int kStreamTurns = 4;
 /// Lanes that add up one output.
 inline constexpr int kAddingLanes = 4;
 
-/// Steps [step, step + left) of a panel's columns.
+/// Steps [step, step + left) of a panel's columns, and where this lane reads: at step `step` where steps are
+/// alike, else at step 0.
+template <class Format>
 struct PanelWalk {
-  const unsigned char* panel;
+  const unsigned char* quants;
+  const unsigned char* scales;
   int step;
   int left;
 
   __device__ void advance(int steps) {
+    quants += steps * Format::kQuantStride;
+    scales += steps * Format::kScaleStride;
     step += steps;
     left -= steps;
   }
-  /// Where this lane reads: step `step` on where steps are alike, else step 0.
-  template <class Format>
-  __device__ PanelLane lane(const GemvArgs& args) const {
-    PanelLane lane = PanelLane::of(panel, args.scales_at, static_cast<int>(threadIdx.x) % 32);
-    lane.quants += static_cast<int64_t>(step) * Format::kQuantStride;
-    lane.scales += static_cast<int64_t>(step) * Format::kScaleStride;
-    return lane;
+  [[nodiscard]] __device__ PanelLane lane() const {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    return {quants, scales, lane / 4, lane % 4};
   }
 };
 
 template <class Format>
-__device__ __forceinline__ typename Format::Raw load_step(const PanelLane& lane, const PanelWalk& walk,
-                                                          int i) {
+__device__ __forceinline__ typename Format::Raw load_step(const PanelLane& lane,
+                                                          const PanelWalk<Format>& walk, int i) {
   return Format::load(lane, Format::kQuantStride != 0 ? i : walk.step + i);
 }
 
 /// This warp's share of the panel that it has in `group`; nothing when there is none.
-__device__ __forceinline__ PanelWalk walk_of(const GemvArgs& args, int group) {
+template <class Format>
+__device__ __forceinline__ PanelWalk<Format> walk_of(const GemvArgs& args, int group) {
   const int warp = static_cast<int>(threadIdx.x) / 32;
-  PanelWalk walk{nullptr, 0, 0};
+  PanelWalk<Format> walk{nullptr, nullptr, 0, 0};
   if (group >= args.groups) return walk;
-  walk.panel = panel_of(args, group, warp / args.shares);
-  walk.step = warp % args.shares * args.steps_per_slice;
-  if (walk.panel != nullptr) walk.left = max(0, min(args.steps_per_slice, args.steps - walk.step));
+  const unsigned char* panel = panel_of(args, group, warp / args.shares);
+  if (panel == nullptr) return walk;
+  const PanelLane lane = PanelLane::of(panel, args.scales_at, static_cast<int>(threadIdx.x) % 32);
+  walk.quants = lane.quants;
+  walk.scales = lane.scales;
+  walk.advance(warp % args.shares * args.steps_per_slice);
+  walk.left = max(0, min(args.steps_per_slice, args.steps - walk.step));
   return walk;
 }
 
@@ -62,9 +68,8 @@ template <class Format>
 using RawSteps = typename Format::Raw[Format::kDepth];
 
 template <class Format>
-__device__ __forceinline__ void load_steps(const GemvArgs& args, const PanelWalk& walk,
-                                           RawSteps<Format>& raw) {
-  const PanelLane lane = walk.lane<Format>(args);
+__device__ __forceinline__ void load_steps(const PanelWalk<Format>& walk, RawSteps<Format>& raw) {
+  const PanelLane lane = walk.lane();
 #pragma unroll
   for (int i = 0; i < Format::kDepth; ++i) {
     if (i < walk.left) raw[i] = load_step<Format>(lane, walk, i);
@@ -74,25 +79,27 @@ __device__ __forceinline__ void load_steps(const GemvArgs& args, const PanelWalk
 /// Asks the L2 for what the warp will read after its first steps, a line for each lane: 4 KB, so that large
 /// matrices do not drive each other out.
 template <class Format>
-__device__ __forceinline__ void ask_for_more(const GemvArgs& args, const PanelWalk& walk) {
+__device__ __forceinline__ void ask_for_more(const PanelWalk<Format>& walk) {
   if constexpr (Format::kQuantStride != 0) {
     constexpr int kLine = 128;
-    const int at = static_cast<int>(threadIdx.x) % 32 * kLine;
-    const int first = walk.step + Format::kDepth;
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int at = lane * kLine;
     const int more = walk.left - Format::kDepth;
-    if (at < more * Format::kQuantStride) prefetch_to_l2(walk.panel + first * Format::kQuantStride + at);
+    const unsigned char* quants = walk.quants - PanelLane::offset_of(lane);
+    if (at < more * Format::kQuantStride) prefetch_to_l2(quants + Format::kDepth * Format::kQuantStride + at);
     if (at < more * Format::kScaleStride)
-      prefetch_to_l2(walk.panel + args.scales_at + first * Format::kScaleStride + at);
+      prefetch_to_l2(walk.scales + Format::kDepth * Format::kScaleStride + at);
   }
 }
 
 /// Multiplies what `raw` holds, the first of `left` steps from `step`, and loads the first steps of `ahead`
 /// in their place.
 template <class Format, class Sums>
-__device__ __forceinline__ void consume_steps(int step, int left, const PanelWalk& ahead,
-                                              const PanelLane& lane, const typename Sums::Activations& x,
-                                              RawSteps<Format>& raw, Sums& sums) {
+__device__ __forceinline__ void consume_steps(int step, int left, const PanelWalk<Format>& ahead,
+                                              const typename Sums::Activations& x, RawSteps<Format>& raw,
+                                              Sums& sums) {
   constexpr int kDepth = Format::kDepth;
+  const PanelLane lane = ahead.lane();
   if (left >= kDepth && ahead.left >= kDepth) {
 #pragma unroll
     for (int i = 0; i < kDepth; ++i) {
@@ -149,10 +156,11 @@ __global__ void __launch_bounds__(32 * kStreamWarps<Format, kTokens>, 1)
   const auto blocks = static_cast<int>(gridDim.x);
   let_next_begin();
   const ActivationStage stage = ActivationStage::at(stage_memory, kTokens, args.steps * Format::kChunks);
-  PanelWalk ahead = walk_of(args, static_cast<int>(blockIdx.x));  // what is loaded and not consumed yet
+  PanelWalk<Format> ahead =
+      walk_of<Format>(args, static_cast<int>(blockIdx.x));  // what is loaded and not consumed yet
   RawSteps<Format> raw;
-  load_steps<Format>(args, ahead, raw);
-  ask_for_more<Format>(args, ahead);
+  load_steps<Format>(ahead, raw);
+  ask_for_more<Format>(ahead);
   wait_for_last();
   load_activations<Format::kOrder, kTokens == 1 ? Tokens::kOne : Tokens::kAny, kChunkSums<Format>>(
       args.x, args.x_stride, args.n_tokens, 0, stage.chunks, stage);
@@ -166,13 +174,13 @@ __global__ void __launch_bounds__(32 * kStreamWarps<Format, kTokens>, 1)
     x.advance(step * Format::kChunks);
     sums.clear();
     if (left == 0) {
-      ahead = walk_of(args, group + blocks);
-      load_steps<Format>(args, ahead, raw);
+      ahead = walk_of<Format>(args, group + blocks);
+      load_steps<Format>(ahead, raw);
     }
     for (; left > 0; left -= Format::kDepth, step += Format::kDepth) {
       ahead.advance(Format::kDepth);
-      if (ahead.left <= 0) ahead = walk_of(args, group + blocks);
-      consume_steps<Format>(step, left, ahead, ahead.lane<Format>(args), x, raw, sums);
+      if (ahead.left <= 0) ahead = walk_of<Format>(args, group + blocks);
+      consume_steps<Format>(step, left, ahead, x, raw, sums);
       x.advance(Format::kDepth * Format::kChunks);
     }
     sums.write(args.n_tokens, parts + (turn * warps + warp) * kTokens * kRows, kRows);

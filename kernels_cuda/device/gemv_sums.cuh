@@ -80,8 +80,8 @@ struct GemvSums {
   static_assert(Format::kGroup != ScaleGroup::kEachTwoLanes ||
                 Format::kDepth * Format::kChunks * 16 <= ActivationStage::kZeros);
 
-  /// Chunk `chunk` of x, one of kDepth steps', times the fragment a. A token that is not there reads what
-  /// lies in its place; nobody reads the result.
+  /// Chunk `chunk` of x (kEachTwoLanes: of kDepth steps at most), times the fragment a. A token that is not
+  /// there reads what lies in its place; nobody reads the result.
   __device__ void add(const uint32_t (&a)[4], const ChunkScales& scales, const Activations& x, int chunk) {
     [[maybe_unused]] const bool is_odd = threadIdx.x % 2 == 1;
 #pragma unroll

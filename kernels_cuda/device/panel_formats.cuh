@@ -54,8 +54,10 @@ struct PanelLane {
   int t;
 
   __device__ static PanelLane of(const unsigned char* panel, int64_t scales_at, int lane) {
-    return {panel + (lane % 4 * 64 + lane / 4 * 8), panel + scales_at, lane / 4, lane % 4};
+    return {panel + offset_of(lane), panel + scales_at, lane / 4, lane % 4};
   }
+  /// Of `quants` in the panel.
+  __device__ static int offset_of(int lane) { return lane % 4 * 64 + lane / 4 * 8; }
   /// Word i + t of both rows, and word i of both rows.
   __device__ uint2 word(int i) const { return load_streamed(quants + i * 64); }
   __device__ uint2 same_word(int i) const { return load_streamed(quants - t * 64 + i * 64); }
@@ -147,7 +149,7 @@ struct FormatMXFP4 {
   static constexpr bool kHasMin = false;
   static constexpr int kChunks = 1;
   static constexpr int kDepth = 4;
-  static constexpr int kStreamWarps = 32;
+  static constexpr int kStreamWarps = 16;
   static constexpr int kQuantStride = 256;
   static constexpr int kScaleStride = 16;
   struct Raw {
@@ -248,7 +250,7 @@ struct FormatQ5_0 {
   static constexpr bool kHasMin = false;
   static constexpr int kChunks = 1;
   static constexpr int kDepth = 4;
-  static constexpr int kStreamWarps = 32;
+  static constexpr int kStreamWarps = 16;
   static constexpr int kQuantStride = 320;
   static constexpr int kScaleStride = 32;
   struct Raw {

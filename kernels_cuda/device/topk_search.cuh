@@ -99,6 +99,7 @@ __device__ __forceinline__ void pick_bin(Shared& shared, int shift) {
 #pragma unroll
   for (int i = 0; i < kPerThread; ++i) {
     counts[i] = shared.counts[first - i];
+    shared.counts[first - i] = 0;  // for the next time
     sum += counts[i];
   }
   auto before = static_cast<int>(sum_before(shared, sum));
@@ -114,34 +115,53 @@ __device__ __forceinline__ void pick_bin(Shared& shared, int shift) {
   __syncthreads();
 }
 
+/// Adds up the values of [low, low + 2^bits) in the bins of 2^shift that they fall into.
+template <typename Shared, typename ForEach>
+__device__ __forceinline__ void count_bins(Shared& shared, const Search& search, int shift,
+                                           const ForEach& for_each) {
+  if (shift >= kPositionBits && search.bits < kValueBits) {  // keys alone decide, and 32 bits will do
+    const auto low = static_cast<uint32_t>(search.low >> kPositionBits);
+    const int bits = search.bits - kPositionBits;
+    const int key_shift = shift - kPositionBits;
+    for_each([&](uint32_t key, uint32_t) {
+      const uint32_t beyond = key - low;  // huge below `low`
+      if (beyond >> bits == 0) atomicAdd(&shared.counts[beyond >> key_shift], 1U);
+    });
+    return;
+  }
+  for_each([&](uint32_t key, uint32_t position) {
+    const uint64_t beyond = order_value(key, position) - search.low;
+    if (beyond >> search.bits == 0) atomicAdd(&shared.counts[beyond >> shift], 1U);
+  });
+}
+
 /// Counts the values in the known range by its next bits, and narrows. `for_each(count)` calls count(key,
-/// position) for every value in this thread's part.
+/// position) for every value in this thread's part. Begins and ends as begin_search does.
 template <typename Shared, typename ForEach>
 __device__ __forceinline__ void narrow(Shared& shared, const ForEach& for_each) {
+  const Search search = shared.search;
+  const int shift = max(search.bits - kDigitBits, 0);
+  count_bins(shared, search, shift, for_each);
+  __syncthreads();
+  pick_bin(shared, shift);
+}
+
+/// What narrow() begins with: nothing known but `all`, counts of 0. Ends with a barrier.
+template <typename Shared>
+__device__ __forceinline__ void begin_search(Shared& shared, const Search& all) {
+  if (threadIdx.x == 0) {
+    shared.search = all;
+  }
   for (int i = static_cast<int>(threadIdx.x); i < kTopKBins; i += Shared::kThreads) {
     shared.counts[i] = 0;
   }
   __syncthreads();
-  const uint64_t low = shared.search.low;
-  const int bits = shared.search.bits;
-  const int shift = max(bits - kDigitBits, 0);
-  for_each([&](uint32_t key, uint32_t position) {
-    const uint64_t beyond = order_value(key, position) - low;  // huge below `low`
-    if (beyond >> bits == 0) {
-      atomicAdd(&shared.counts[beyond >> shift], 1U);
-    }
-  });
-  __syncthreads();
-  pick_bin(shared, shift);
 }
 
 /// narrow() until the values >= shared.search.low are the wanted ones. Ends with a barrier.
 template <typename Shared, typename ForEach>
 __device__ __forceinline__ void find_kth(Shared& shared, const Search& all, const ForEach& for_each) {
-  if (threadIdx.x == 0) {
-    shared.search = all;
-  }
-  __syncthreads();
+  begin_search(shared, all);
   while (!shared.search.is_done()) {
     narrow(shared, for_each);
   }
@@ -223,10 +243,7 @@ __device__ __forceinline__ float guess_pivot(Shared& shared, const float* scores
   const int rank =
       static_cast<int>(expected + 3.0F * sqrtf(expected) + 2.0F);  // three standard deviations more
   find_key_range(shared, kSamples);
-  if (threadIdx.x == 0) {
-    shared.search = search_keys(shared.least_key, shared.most_key, min(rank, kSamples), kSamples);
-  }
-  __syncthreads();
+  begin_search(shared, search_keys(shared.least_key, shared.most_key, min(rank, kSamples), kSamples));
   narrow(shared, Listed<Shared>{shared, kSamples});
   narrow(shared, Listed<Shared>{shared, kSamples});
   return score_of_key(static_cast<uint32_t>(shared.search.low >> kPositionBits));
@@ -249,12 +266,14 @@ __device__ __forceinline__ float guess_pivot_by_groups(float (&largest)[kGuessGr
   // Between k and the capacity in ratio, some more because too few are worse than too many.
   const float wanted = 1.1F * sqrtf(static_cast<float>(k) * static_cast<float>(capacity));
   const float p = fminf(wanted / static_cast<float>(length), 0.95F);
-  int group = n_samples / kGuessGroups;
-  while (group > 1 && 1.0F - powf(1.0F - p, static_cast<float>(group)) > 0.8F) {
-    group /= 2;
+  // The largest power of two of which not more than 0.8 of the groups reach it.
+  int group = 1;
+  float misses = 1.0F - p;  // (1 - p)^group
+  while (2 * group <= n_samples / kGuessGroups && 1.0F - misses * misses <= 0.8F) {
+    group *= 2;
+    misses *= misses;
   }
-  const float reaching =
-      static_cast<float>(kGuessGroups) * (1.0F - powf(1.0F - p, static_cast<float>(group)));
+  const float reaching = static_cast<float>(kGuessGroups) * (1.0F - misses);
   const int rank = max(1, static_cast<int>(reaching + 0.5F)) - 1;
   for (int distance = 1; distance < group; distance *= 2) {
     score = fmaxf(score, __shfl_xor_sync(0xFFFFFFFFU, score, distance));
