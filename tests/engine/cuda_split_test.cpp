@@ -121,24 +121,21 @@ TEST_F(CudaSplit, SessionsMoveBetweenPlacements) {
   Runtime gpu(model, exact_on(Device::kGpu));
   Runtime cpu(model, exact_on(Device::kCpu));
   for (const CacheType type : {CacheType::kF32, CacheType::kBF16, CacheType::kFp8Int8}) {
-    Session there(split, kContext, type);
-    there.prefill(ids_);
-    there.save(directory / "split");
-    Session whole(gpu, kContext, type);
-    whole.prefill(ids_);
-    whole.save(directory / "whole");
-    there.append(3);
-    whole.append(3);
-    const std::vector<float> expected(there.logits().begin(), there.logits().end());
-    for (Runtime* const runtime : {&split, &other_split, &gpu, &cpu}) {
-      for (const char* const file : {"split", "whole"}) {
-        Session here(*runtime, kContext, type);
-        here.load(directory / file);
+    for (Runtime* const saved : {&split, &gpu, &cpu}) {
+      Session there(*saved, kContext, type);
+      there.prefill(ids_);
+      there.save(directory / "session");
+      there.append(3);
+      const std::vector<float> expected(there.logits().begin(), there.logits().end());
+      // Only the last token is computed elsewhere.
+      for (Runtime* const loaded : {&split, &other_split, &gpu, &cpu}) {
+        Session here(*loaded, kContext, type);
+        here.load(directory / "session");
         here.append(3);
-        EXPECT_TRUE(testing::close(here.logits(), expected, 0.05, 0.05)) << file;
+        EXPECT_TRUE(testing::close(here.logits(), expected, 0.05, 0.05))
+            << saved->description() << " -> " << loaded->description();
       }
     }
-    EXPECT_TRUE(testing::close(whole.logits(), expected, 0.05, 0.05));
   }
 }
 
