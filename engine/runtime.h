@@ -65,7 +65,7 @@ struct RuntimeOptions {
   /// with kGpu, and of its layers.
   std::vector<int64_t> gpu_expert_layers = {};
   Prefill prefill = Prefill::kAuto;  // --prefill
-  /// GPU memory that streamed experts pass through; 0: what is free.
+  /// GPU memory that streamed experts pass through, of three experts at least; 0: what is free.
   int64_t staging_bytes = 0;
   /// Tokens of a cache that will be made, and its type: a GPU without room for it is refused before anything
   /// is loaded.

@@ -40,11 +40,25 @@ Blas::~Blas() = default;
 Blas::Blas(Blas&&) noexcept = default;
 Blas& Blas::operator=(Blas&&) noexcept = default;
 
-void Blas::multiply(const BlasProduct& p, cudaStream_t stream) const {
+void Blas::use(cudaStream_t stream) const {
   check_blas(cublasSetStream(state_->handle, stream), "cublasSetStream");
   check_blas(
       cublasSetWorkspace(state_->handle, state_->workspace.data(), static_cast<size_t>(kWorkspaceBytes)),
       "cublasSetWorkspace");
+}
+
+void Blas::multiply(const BlasFloatProduct& p, cudaStream_t stream) const {
+  use(stream);
+  const float zero = 0.0F;
+  check_blas(cublasSgemm(state_->handle, CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(p.m),
+                         static_cast<int>(p.n), static_cast<int>(p.k), &p.scale, p.w,
+                         static_cast<int>(p.w_stride), p.x, static_cast<int>(p.x_stride), &zero, p.y,
+                         static_cast<int>(p.y_stride)),
+             "cublasSgemm");
+}
+
+void Blas::multiply(const BlasProduct& p, cudaStream_t stream) const {
+  use(stream);
   const float zero = 0.0F;
   // cuBLAS is column-major: what it calls C [m, n] is y transposed.
   check_blas(

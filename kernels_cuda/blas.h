@@ -1,4 +1,4 @@
-// The one home of cuBLAS: large matrix products of bf16.
+// The one home of cuBLAS: large matrix products of bf16, and of floats where nothing may be rounded.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -8,12 +8,13 @@
 
 namespace sluice::cuda {
 
-/// y [n, m] = scale * x [n, k] w^T with w [m, k], all row-major; x and w bf16, y and the sums float32.
-/// Strides in elements; everything lies on the GPU, 16-byte aligned.
-struct BlasProduct {
-  const uint16_t* w;
+/// y [n, m] = scale * x [n, k] w^T with w [m, k], all row-major; y and the sums float32. Strides in elements;
+/// everything lies on the GPU, 16-byte aligned.
+template <typename T>
+struct BlasProductOf {
+  const T* w;
   int64_t w_stride;
-  const uint16_t* x;
+  const T* x;
   int64_t x_stride;
   float* y;
   int64_t y_stride;
@@ -22,6 +23,8 @@ struct BlasProduct {
   int64_t k;
   float scale = 1.0F;
 };
+using BlasProduct = BlasProductOf<uint16_t>;    // bf16
+using BlasFloatProduct = BlasProductOf<float>;  // float32, multiplied as such
 
 /// A cuBLAS handle of this thread's GPU with its workspace; one stream at a time. Move-only.
 class Blas {
@@ -33,8 +36,11 @@ class Blas {
   Blas& operator=(Blas&&) noexcept;
 
   void multiply(const BlasProduct& product, cudaStream_t stream) const;
+  void multiply(const BlasFloatProduct& product, cudaStream_t stream) const;
 
  private:
+  void use(cudaStream_t stream) const;
+
   struct State;
   std::unique_ptr<State> state_;
 };

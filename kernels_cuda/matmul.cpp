@@ -20,6 +20,32 @@ constexpr int64_t padded(int64_t cols) {
 MatmulScratch::MatmulScratch(int64_t tokens, int64_t cols, int64_t weight_bytes)
     : x_(tokens * padded(cols)), weights_(std::max(weight_bytes / 2, quant::kPanelRows * padded(cols))) {}
 
+bool MatmulScratch::holds_floats(const quant::PanelView& w) const {
+  return w.panels() * quant::kPanelRows * padded(w.layout.cols) * 4 <= weights_.bytes();
+}
+
+void matmul_float(const quant::PanelView& w, const MatmulRows& rows, const MatmulScratch& scratch,
+                  const Blas& blas, cudaStream_t stream) {
+  if (!scratch.holds_floats(w)) {
+    throw Error("matmul_float", "a scratch for " + std::to_string(w.rows) + " rows", "a smaller one");
+  }
+  if (rows.n_tokens == 0 || w.rows == 0) return;
+  const int64_t stride = padded(w.layout.cols);
+  auto* const weights = reinterpret_cast<float*>(scratch.weights().data());
+  dequantize_f32(w, {0, w.panels()}, weights, stride, stream);
+  blas.multiply(BlasFloatProduct{.w = weights,
+                                 .w_stride = stride,
+                                 .x = rows.x,
+                                 .x_stride = rows.x_stride,
+                                 .y = rows.y,
+                                 .y_stride = rows.y_stride,
+                                 .m = w.rows,
+                                 .n = rows.n_tokens,
+                                 .k = w.layout.cols,
+                                 .scale = w.scale},
+                stream);
+}
+
 void matmul(const quant::PanelView& w, const MatmulRows& rows, const MatmulScratch& scratch, const Blas& blas,
             cudaStream_t stream) {
   const int64_t cols = w.layout.cols;
@@ -36,16 +62,16 @@ void matmul(const quant::PanelView& w, const MatmulRows& rows, const MatmulScrat
     const int64_t count = std::min(panels, w.panels() - begin);
     const int64_t first = begin * quant::kPanelRows;
     dequantize_bf16(w, {begin, count}, scratch.weights().data(), stride, stream);
-    blas.multiply({.w = scratch.weights().data(),
-                   .w_stride = stride,
-                   .x = scratch.x().data(),
-                   .x_stride = stride,
-                   .y = rows.y + first,
-                   .y_stride = rows.y_stride,
-                   .m = std::min(count * quant::kPanelRows, w.rows - first),
-                   .n = rows.n_tokens,
-                   .k = cols,
-                   .scale = w.scale},
+    blas.multiply(BlasProduct{.w = scratch.weights().data(),
+                              .w_stride = stride,
+                              .x = scratch.x().data(),
+                              .x_stride = stride,
+                              .y = rows.y + first,
+                              .y_stride = rows.y_stride,
+                              .m = std::min(count * quant::kPanelRows, w.rows - first),
+                              .n = rows.n_tokens,
+                              .k = cols,
+                              .scale = w.scale},
                   stream);
   }
 }

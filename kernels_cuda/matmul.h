@@ -20,6 +20,8 @@ class MatmulScratch {
 
   [[nodiscard]] const DeviceBuffer<uint16_t>& x() const { return x_; }
   [[nodiscard]] const DeviceBuffer<uint16_t>& weights() const { return weights_; }
+  /// Whether it holds all of w in float32.
+  [[nodiscard]] bool holds_floats(const quant::PanelView& w) const;
 
  private:
   DeviceBuffer<uint16_t> x_;
@@ -39,5 +41,10 @@ struct MatmulRows {
 /// small, for types that are no weights, and when CUDA or cuBLAS refuses. Does not wait.
 void matmul(const quant::PanelView& w, const MatmulRows& rows, const MatmulScratch& scratch, const Blas& blas,
             cudaStream_t stream);
+
+/// The same without any rounding to bf16: decoded weights and x are multiplied as float32. The scratch's memory
+/// for weights must hold the whole matrix so, its memory for x is not needed.
+void matmul_float(const quant::PanelView& w, const MatmulRows& rows, const MatmulScratch& scratch,
+                  const Blas& blas, cudaStream_t stream);
 
 }  // namespace sluice::cuda

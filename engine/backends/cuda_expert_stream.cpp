@@ -65,7 +65,9 @@ CudaExpertStream::CudaExpertStream(const offload::ExpertWeights& weights, const 
       store_(store),
       workers_(workers),
       per_slot_(shape.slot_bytes / streamed_sizes(weights).expert_bytes),
-      staging_(shape) {}
+      staging_(shape) {
+  assert(per_slot_ > 0);
+}
 
 std::vector<CudaExpertStream::Experts> CudaExpertStream::keep_begun(int64_t layer) {
   std::erase_if(wanted_, [&](const Slot& slot) { return slot.layer == layer; });

@@ -22,17 +22,18 @@ void CudaProducts::multiply(std::span<const CudaProduct> products, CudaRows x, c
     return;
   }
   for (const CudaProduct& product : products) {
-    if (product.rounding == CudaRounding::kNone) {
+    const cuda::MatmulRows rows{.x = x.data,
+                                .x_stride = x.cols,
+                                .y = product.y.data,
+                                .y_stride = product.y.cols,
+                                .n_tokens = x.rows};
+    if (product.rounding == CudaRounding::kAllowed) {
+      cuda::matmul(product.w, rows, bf16_->scratch, bf16_->blas, stream);
+    } else if (bf16_->scratch.holds_floats(product.w)) {
+      cuda::matmul_float(product.w, rows, bf16_->scratch, bf16_->blas, stream);
+    } else {
       multiply_exactly({&product, 1}, x, stream);
-      continue;
     }
-    cuda::matmul(product.w,
-                 {.x = x.data,
-                  .x_stride = x.cols,
-                  .y = product.y.data,
-                  .y_stride = product.y.cols,
-                  .n_tokens = x.rows},
-                 bf16_->scratch, bf16_->blas, stream);
   }
 }
 

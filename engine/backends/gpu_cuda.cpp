@@ -58,28 +58,37 @@ class StreamFit {
                                       options.planned_context, options.planned_cache)),
         options_(options) {
     options_.max_batch = options.max_batch == 0 ? most_batch() : options.max_batch;
-    while (options.max_batch == 0 && options_.max_batch > options.tile && !fits()) {
+    while (options.max_batch == 0 && options_.max_batch > options.tile && !has_room()) {
       options_.max_batch = std::max(options_.max_batch / 2, options.tile);
     }
     options_.tile = std::min(options_.tile, options_.max_batch);
-    if (options_.staging_bytes == 0 && fits()) {
+    fits_ = has_room();
+    if (options_.staging_bytes == 0 && fits_) {
       options_.staging_bytes = least_ring() + (free_ - needed()) / 8 * 7;
     }
-    options_.staging_bytes = staging_shape(sizes_, options_.staging_bytes).bytes();
+    if (fits_) {
+      options_.staging_bytes = staging_shape(sizes_, options_.staging_bytes).bytes();
+    }
   }
 
-  [[nodiscard]] bool fits() const { return needed() <= free_; }
+  [[nodiscard]] bool fits() const { return fits_; }
   [[nodiscard]] const RuntimeOptions& options() const { return options_; }
   [[nodiscard]] std::string need() const {
-    return fmt::format("{} of free GPU memory for passes of {} tokens (-b) and the experts under way",
+    return fmt::format("{} of free GPU memory for passes of {} tokens (-b) and three experts under way",
                        gigabytes(needed()), options_.max_batch);
   }
-  [[nodiscard]] std::string found() const { return gigabytes(std::max<int64_t>(free_, 0)) + " free"; }
+  [[nodiscard]] std::string found() const {
+    return needed() <= free_ ? fmt::format("{} for experts under way", gigabytes(options_.staging_bytes))
+                             : gigabytes(std::max<int64_t>(free_, 0)) + " free";
+  }
 
  private:
   /// For what the driver allocates on its own: graphs, local memory of kernels.
   static constexpr int64_t kReserve = int64_t{384} << 20;
 
+  [[nodiscard]] bool has_room() const {
+    return staging_shape(sizes_, least_ring()).slots > 0 && needed() <= free_;
+  }
   /// No pass is longer than the context, where it is known, nor than a tile where the CPU has whole layers:
   /// it gains nothing by more, and its working memory would grow.
   [[nodiscard]] int64_t most_batch() const {
@@ -102,6 +111,7 @@ class StreamFit {
   int64_t multiprocessors_;
   int64_t free_;
   RuntimeOptions options_;
+  bool fits_ = false;
 };
 
 }  // namespace

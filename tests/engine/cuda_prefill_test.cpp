@@ -107,9 +107,14 @@ TEST_F(CudaPrefillTest, StreamedExpertsAreTheResidentOnes) {
     resident.gpu_expert_layers = moe_layers(model);
     const std::vector<float> expected = logits(model, resident);
     for (const int64_t batch : {0, 64, 512}) {
-      const double error = row_error(logits(model, options(Prefill::kStream, batch)), expected, 0.5);
-      EXPECT_LT(error, 1e-3) << type << ", batch " << batch;
-      fmt::print("{:6} batch {:3}: median row error against resident experts {:.1e}\n", type, batch, error);
+      const std::vector<float> found = logits(model, options(Prefill::kStream, batch));
+      // A choice of experts that flips in one row is seen by all rows behind it, a little.
+      const double early = row_error(found, expected, 0.05);
+      const double error = row_error(found, expected, 0.5);
+      EXPECT_LT(early, 1e-4) << type << ", batch " << batch;
+      EXPECT_LT(error, 0.02) << type << ", batch " << batch;
+      fmt::print("{:6} batch {:3}: row error against resident experts {:.1e}, median {:.1e}\n", type, batch,
+                 early, error);
     }
   }
 }
@@ -144,7 +149,7 @@ TEST_F(CudaPrefillTest, ASmallRingGivesTheSameBits) {
   RuntimeOptions small = options(Prefill::kStream, 512);
   {
     const Runtime runtime(model, small);
-    small.staging_bytes = runtime.options().staging_bytes / 8;
+    small.staging_bytes = runtime.options().staging_bytes / 2;
   }
   for (int run = 0; run < 3; ++run) {
     Runtime runtime(model, small);
@@ -190,17 +195,20 @@ TEST_F(CudaPrefillTest, WhatCannotBeStreamedIsRefused) {
     });
   };
   const Model model = random_model("q8_0");
-  RuntimeOptions wish = options(Prefill::kStream, 512);
-  wish.staging_bytes = int64_t{1} << 50;
-  const std::string large = refusal(model, wish);
+  // What is left suffices for the backend alone.
+  constexpr int64_t kLeft = int64_t{700} << 20;
+  const cuda::DeviceBuffer<std::byte> taken(cuda::device_memory().free_bytes - kLeft);
+  const std::string large = refusal(model, options(Prefill::kStream, 512));
   for (const char* const part : {"--prefill stream", "512 tokens (-b)", "GB free"}) {
     EXPECT_NE(large.find(part), std::string::npos) << part << " in: " << large;
   }
   const std::string floats = refusal(random_model("bf16"), options(Prefill::kStream, 512));
   EXPECT_NE(floats.find("not quantized"), std::string::npos) << floats;
-  wish = options(Prefill::kAuto, 512);
-  wish.staging_bytes = int64_t{1} << 50;
-  EXPECT_EQ(Runtime(model, wish).options().prefill, Prefill::kCpu);
+  EXPECT_EQ(Runtime(model, options(Prefill::kAuto, 512)).options().prefill, Prefill::kCpu);
+  RuntimeOptions tight = options(Prefill::kStream, 512);
+  tight.staging_bytes = 1;
+  const std::string ring = refusal(model, tight);
+  EXPECT_NE(ring.find("three experts"), std::string::npos) << ring;
 }
 
 /// One layer's experts divided at random.
@@ -233,13 +241,19 @@ class CudaExpertPlaces : public testing::OnGpu {
 TEST_F(CudaExpertPlaces, AnyDivisionGivesTheCpusSums) {
   SCOPED_TRACE(random_.describe());
   offload::Workers workers(2);
-  for (const int64_t nodes : {1, 2}) {
+  struct Case {
+    quant::DType dtype;
+    int64_t nodes;
+  };
+  using quant::DType;
+  for (const auto [dtype, nodes] :
+       {Case{DType::kQ8_0, 1}, Case{DType::kQ8_0, 2}, Case{DType::kNVFP4, 1}, Case{DType::kNVFP4, 2}}) {
     const testing::RandomExpertShape shape{.experts = 12,
                                            .d_model = 256,
                                            .d_expert = 128,
-                                           .gate = quant::DType::kQ8_0,
-                                           .up = quant::DType::kQ8_0,
-                                           .down = quant::DType::kQ8_0,
+                                           .gate = dtype,
+                                           .up = dtype,
+                                           .down = dtype,
                                            .scaled = true};
     testing::RandomExperts source;
     source.add_dense_layer();
