@@ -36,7 +36,11 @@ constexpr int64_t kHeadKernels = 3;
 constexpr int64_t kSelectionKernels = 10;
 // A thread's stack and what libraries take of RAM. Chosen, generously.
 constexpr int64_t kProgramBytes = int64_t{512} << 20;
-constexpr int64_t kStagingBytes = int64_t{4} * (int64_t{64} << 20);  // slots of a ring
+// Experts of a prompt that are streamed together, whose rows do not grow with the pass, and experts that are
+// under way at once. Chosen.
+constexpr int64_t kMostChoices = 8192;
+constexpr int64_t kExpertsUnderWay = 4;
+constexpr int64_t kMostCpuTokens = 4096;  // of a pass that the CPU is given, at most
 
 /// "blk.7.attn_q_a.weight": 7 and "attn_q_a.weight"; other names have no layer.
 struct TensorPlace {
@@ -216,10 +220,17 @@ RuntimeOptions runtime_options(const PlanInputOptions& options, const PlanWork& 
   return runtime;
 }
 
-/// What a pass keeps of its tokens beyond a tile: rows between layers, their bf16 for the experts, choices.
+/// What a pass keeps of its tokens: rows between layers (a tile's are among the activations), their bf16 for
+/// the experts, choices, and those sorted by expert.
 int64_t pass_bytes(const ModelConfig& c, const PlanWork& work) {
   const int64_t beyond = work.pass_tokens - work.tile_tokens;
-  return beyond * (c.d_model * 6 + c.router.experts_used * 12 + 12);
+  return beyond * (c.d_model * 4 + 12) + work.pass_tokens * (c.d_model * 2 + c.router.experts_used * 16);
+}
+
+/// Rows of the choices that are multiplied together: gate, up and hidden of an expert, and what it adds.
+int64_t streamed_bytes(const ModelConfig& c, const PlanWork& work) {
+  const int64_t choices = std::min(kMostChoices, work.pass_tokens * c.router.experts_used);
+  return choices * (c.d_expert * 10 + c.d_model * 4);
 }
 
 std::vector<PlannedBytes> gpu_working_parts(const ModelConfig& config, const PlanInputOptions& options,
@@ -228,6 +239,7 @@ std::vector<PlannedBytes> gpu_working_parts(const ModelConfig& config, const Pla
       gpu_working_memory(config, runtime_options(options, work), work.multiprocessors);
   return {{"working: activations", memory.activations},
           {"working: rows of a pass", pass_bytes(config, work)},
+          {"working: streamed experts", streamed_bytes(config, work)},
           {"working: experts", memory.experts + memory.handover},
           {"working: products", memory.products},
           {"cuBLAS", memory.libraries}};
@@ -241,7 +253,8 @@ int64_t team_bytes(const ModelConfig& c, int64_t tokens) {
 
 std::vector<PlannedBytes> ram_working_parts(const ModelConfig& c, const PlanWork& work,
                                             bool computes_layers) {
-  const int64_t n = work.pass_tokens;
+  const int64_t n = computes_layers ? work.pass_tokens
+                                    : std::max(work.tile_tokens, std::min(work.pass_tokens, kMostCpuTokens));
   std::vector<PlannedBytes> parts{{"working: experts", team_bytes(c, n)}};
   if (work.multiprocessors > 0) {  // rows there, and two sums back
     parts.push_back({"working: hand-over", n * (3 * c.d_model * 4 + c.router.experts_used * 8 + 12)});
@@ -265,7 +278,7 @@ PlanModel plan_model(const ModelConfig& config, std::span<const Tensor> tensors,
                   .context = config.context_length,
                   .gpu_context = cuda_context(config),
                   .residual_bytes = config.d_model * 4,
-                  .staging_bytes = kStagingBytes,
+                  .staging_bytes = 0,
                   .gpu_cache = {},
                   .ram_cache = {},
                   .gpu_working = {},
@@ -275,6 +288,10 @@ PlanModel plan_model(const ModelConfig& config, std::span<const Tensor> tensors,
     counter.add(tensor);
   }
   counter.finish(source);
+  for (const PlanLayer& layer : model.layers) {
+    const int64_t expert = layer.experts > 0 ? layer.ram_experts / layer.experts : 0;
+    model.staging_bytes = std::max(model.staging_bytes, kExpertsUnderWay * expert);
+  }
   const auto cache = [config, type = options.cache_type](int64_t layers, int64_t context) {
     return cache_parts(config, layers, context, type);
   };
