@@ -36,7 +36,11 @@ constexpr int64_t kHeadKernels = 3;
 constexpr int64_t kSelectionKernels = 10;
 // A thread's stack and what libraries take of RAM. Chosen, generously.
 constexpr int64_t kProgramBytes = int64_t{512} << 20;
-constexpr int64_t kStagingBytes = int64_t{4} * (int64_t{64} << 20);  // slots of a ring
+// Experts of a prompt that are streamed together, whose rows do not grow with the pass, and experts that are
+// under way at once. Chosen.
+constexpr int64_t kMostChoices = 8192;
+constexpr int64_t kExpertsUnderWay = 4;
+constexpr int64_t kMostCpuTokens = 4096;  // of a pass that the CPU is given, at most
 
 /// "blk.7.attn_q_a.weight": 7 and "attn_q_a.weight"; other names have no layer.
 struct TensorPlace {
@@ -236,7 +240,8 @@ int64_t team_bytes(const ModelConfig& c, int64_t tokens) {
 
 std::vector<PlannedBytes> ram_working_parts(const ModelConfig& c, const PlanWork& work,
                                             bool computes_layers) {
-  const int64_t n = work.pass_tokens;
+  const int64_t n = computes_layers ? work.pass_tokens
+                                    : std::max(work.tile_tokens, std::min(work.pass_tokens, kMostCpuTokens));
   std::vector<PlannedBytes> parts{{"working: experts", team_bytes(c, n)}};
   if (work.multiprocessors > 0) {  // rows there, and two sums back
     parts.push_back({"working: hand-over", n * (3 * c.d_model * 4 + c.router.experts_used * 8 + 12)});
@@ -260,7 +265,7 @@ PlanModel plan_model(const ModelConfig& config, std::span<const Tensor> tensors,
                   .context = config.context_length,
                   .gpu_context = cuda_context(config),
                   .residual_bytes = config.d_model * 4,
-                  .staging_bytes = kStagingBytes,
+                  .staging_bytes = 0,
                   .gpu_cache = {},
                   .ram_cache = {},
                   .gpu_working = {},
@@ -270,6 +275,10 @@ PlanModel plan_model(const ModelConfig& config, std::span<const Tensor> tensors,
     counter.add(tensor);
   }
   counter.finish(source);
+  for (const PlanLayer& layer : model.layers) {
+    const int64_t expert = layer.experts > 0 ? layer.ram_experts / layer.experts : 0;
+    model.staging_bytes = std::max(model.staging_bytes, kExpertsUnderWay * expert);
+  }
   const auto cache = [config, type = options.cache_type](int64_t layers, int64_t context) {
     return cache_parts(config, layers, context, type);
   };

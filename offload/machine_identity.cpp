@@ -3,17 +3,32 @@
 #include <fmt/format.h>
 
 namespace sluice::offload {
+namespace {
+
+#ifdef __OPTIMIZE__
+constexpr const char* kBuild = "optimized";
+#else
+constexpr const char* kBuild = "not optimized";  // reads so slowly that nobody else may believe it
+#endif
+
+}  // namespace
 
 std::string identity_of(const Machine& machine) {
-#ifdef __OPTIMIZE__
-  const char* const build = "optimized";
-#else
-  const char* const build = "not optimized";  // reads so slowly that nobody else may believe it
-#endif
   std::string text = fmt::format("{}, {} cores, {} bytes, read loop {}", machine.cpu_name, machine.cores,
-                                 machine.memory_bytes, build);
+                                 machine.memory_bytes, kBuild);
   for (const NumaNode& node : machine.nodes) {
     text += fmt::format("; node {}: {} cores, {} bytes", node.os_index, node.cores.size(), node.memory_bytes);
+  }
+  return text;
+}
+
+std::string devices_of(const Machine& machine) {
+  std::string text = fmt::format("{}, {} cores, {}", machine.cpu_name, machine.cores, kBuild);
+  for (const NumaNode& node : machine.nodes) {
+    text += fmt::format("; node {}: {} cores", node.os_index, node.cores.size());
+  }
+  for (const Gpu& gpu : machine.gpus) {
+    text += fmt::format("; GPU {} at {}", gpu.name, gpu.pci_address);
   }
   return text;
 }

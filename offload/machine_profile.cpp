@@ -91,11 +91,7 @@ std::filesystem::path profile_path(const Machine& machine, const std::filesystem
   if (directory.empty()) {
     return {};
   }
-  std::string identity = identity_of(machine);
-  for (const Gpu& gpu : machine.gpus) {
-    identity += fmt::format("; GPU {} at {}", gpu.name, gpu.pci_address);
-  }
-  return directory / fmt::format("machine-{:016x}.json", fnv1a(identity));
+  return directory / fmt::format("machine-{:016x}.json", fnv1a(devices_of(machine)));
 }
 
 }  // namespace sluice::offload

@@ -24,7 +24,7 @@ struct CpuProfile {
   int64_t cores = 1;                    // physical
   std::vector<NodeProfile> nodes = {};  // at least one
   double read_gb_per_s = 0;             // of all nodes together
-  double int8_gops = 0;  // products of panels with many tokens, all cores: 1e9 operations per second
+  double int8_gops = 0;  // 1e9 operations per second of routed experts, sixteen tokens each, all cores
 };
 
 struct GpuProfile {
@@ -32,13 +32,13 @@ struct GpuProfile {
   int64_t memory_bytes = 0;  // of the whole card
   int64_t driver_bytes = 0;  // of these, what a CUDA context and other programs take
   int64_t multiprocessors = 0;
-  double read_gb_per_s = 0;      // of its memory
-  double bf16_tflops = 0;        // products of large matrices
-  double expert_tflops = 0;      // products of weights in panels with the tokens of their experts
-  double int8_tops = 0;          // products of int8 in large matrices
+  double read_gb_per_s = 0;  // of its memory
+  double bf16_tflops = 0;    // the weights that all tokens share, 512 tokens at a time, with all around them
+  double expert_tflops = 0;  // products of weights in panels with the tokens of their experts
+  double int8_tops = 0;      // products of int8 in large matrices
   double to_gpu_gb_per_s = 0;    // copies from page-locked memory
   double from_gpu_gb_per_s = 0;  // and back
-  double launch_us = 0;          // of a kernel in a graph that does nearly nothing
+  double launch_us = 0;          // what a kernel of a token takes beyond reading its weights
   double handover_us = 0;        // to the CPU and back, with nothing to compute
 };
 

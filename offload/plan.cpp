@@ -12,8 +12,9 @@
 namespace sluice::offload {
 namespace {
 
-// Of CUDA graphs and of what allocations are rounded up to. Chosen, generously.
-constexpr int64_t kGraphBytes = int64_t{96} << 20;
+// For what the driver allocates on its own (graphs, local memory of kernels) and what allocations are rounded
+// up to. Chosen, generously.
+constexpr int64_t kReserveBytes = int64_t{384} << 20;
 constexpr int64_t kContextStep = 1024;  // of remedies
 
 int64_t sum_of(const std::vector<PlannedBytes>& parts) {
@@ -53,7 +54,7 @@ class Ledger {
     append(device.parts, model_.gpu_cache(counts.gpu_layers, choice.context));
     append(device.parts, model_.gpu_working(work(choice, counts)));
     device.parts.push_back({"staging ring", counts.streamed_layers > 0 ? model_.staging_bytes : 0});
-    device.parts.push_back({"graphs, rounding", kGraphBytes});
+    device.parts.push_back({"reserve", kReserveBytes});
     return device;
   }
 

@@ -9,11 +9,12 @@ namespace sluice::offload {
 namespace {
 
 // Shares of the machine's rates that kernels reach (docs/benchmarks.md, docs/cuda_attention.md).
-constexpr double kRamShare = 0.9;        // products with one token, of reading
-constexpr double kAttendShare = 0.35;    // of bf16 products
-constexpr double kScanBf16Share = 0.63;  // of bf16 products, where the cache's type has no int8
-constexpr double kForkUs = 12;           // a layer's forks and joins on the CPU (docs/architecture.md)
-constexpr double kSampleUs = 100;        // logits to the host, and the choice of a token
+constexpr double kRamShare = 0.9;  // products with one token, of reading
+constexpr double kForkUs = 12;     // a layer's forks and joins on the CPU (docs/architecture.md)
+constexpr double kSampleUs = 200;  // logits to the host, and the choice of a token
+// Attention over the rate of expert_tflops, which are products in registers as well.
+constexpr double kAttendShare = 0.82;
+constexpr double kScanBf16Share = 1.48;  // where the cache's type has no int8
 
 // GB/s are bytes per ns; times here are us.
 double us_of(double bytes, double gb_per_s) {
@@ -66,10 +67,10 @@ class Costs {
     const PlanMemory& memory = model_.memory;
     const GpuProfile& gpu = *machine_.gpu;
     const double scan_rate =
-        memory.scanned_int8 ? gpu.int8_tops * kScanShare : gpu.bf16_tflops * kScanBf16Share;
+        memory.scanned_int8 ? gpu.int8_tops * kScanShare : gpu.expert_tflops * kScanBf16Share;
     return us_of_operations(scanned_pairs(depth, tokens) * memory.scanned_operations, scan_rate) +
            us_of_operations(attended_pairs(depth, tokens) * memory.attended_operations,
-                            gpu.bf16_tflops * kAttendShare);
+                            gpu.expert_tflops * kAttendShare);
   }
 
   /// The same by operations alone, for the CPU.
@@ -187,13 +188,14 @@ class PassCosts {
     return (tokens + plan_.tile_tokens - 1) / plan_.tile_tokens;
   }
 
-  /// Weights are read, and decoded, once for each tile.
+  /// Weights are read once for each tile.
   [[nodiscard]] double shared_us(const PlanLayer& layer, int64_t depth, int64_t tokens) const {
-    const auto n = static_cast<double>(tokens);
-    const auto times = static_cast<double>(tiles(tokens));
-    return std::max(us_of_operations(n * layer.weight_operations, machine_.gpu->bf16_tflops),
-                    costs_.vram_us(times * static_cast<double>(layer.gpu_weights))) +
-           costs_.attention_us(depth, tokens) + times * costs_.launches_us(layer.kernels);
+    const double reading =
+        costs_.vram_us(static_cast<double>(layer.gpu_weights)) + costs_.launches_us(layer.kernels);
+    return std::max(us_of_operations(static_cast<double>(tokens) * layer.weight_operations,
+                                     machine_.gpu->bf16_tflops),
+                    static_cast<double>(tiles(tokens)) * reading) +
+           costs_.attention_us(depth, tokens);
   }
 
   [[nodiscard]] double expert_us(const PlanLayer& layer, int64_t tokens) const {

@@ -15,10 +15,8 @@
 #include "kernels_cuda/base/graph.h"
 #include "kernels_cuda/base/host_flag.h"
 #include "kernels_cuda/base/stream.h"
-#include "kernels_cuda/blas.h"
 #include "kernels_cuda/gemv.h"
 #include "kernels_cuda/indexer.h"
-#include "kernels_cuda/norm.h"
 #include "kernels_cuda/panel_gemm.h"
 #include "kernels_cuda/post.h"
 #include "offload/prediction.h"
@@ -95,20 +93,6 @@ double read_gb_per_s(int64_t free_bytes) {
     cuda::gemv({&product, 1}, {reinterpret_cast<const float*>(x.data()), kModelDim, 1}, scratch, stream);
   });
   return static_cast<double>(data.bytes()) / seconds / 1e9;
-}
-
-double bf16_tflops() {
-  constexpr int64_t kSize = 6144;
-  const DeviceBuffer<std::byte> w = random_bytes(kSize * kSize * 2);
-  const DeviceBuffer<std::byte> x = random_bytes(kSize * kSize * 2);
-  const DeviceBuffer<float> y(kSize * kSize);
-  const cuda::Blas blas;
-  const double seconds = seconds_of(4, [&](int64_t, cudaStream_t stream) {
-    blas.multiply({reinterpret_cast<const uint16_t*>(w.data()), kSize,
-                   reinterpret_cast<const uint16_t*>(x.data()), kSize, y.data(), kSize, kSize, kSize, kSize},
-                  stream);
-  });
-  return 2.0 * kSize * kSize * kSize / seconds / 1e12;
 }
 
 /// 32 experts of Q8_0 with 256 tokens each.
@@ -193,18 +177,6 @@ CopyRates copy_rates() {
           .from_gpu = rate(host.data(), device.data(), cudaMemcpyDeviceToHost)};
 }
 
-/// Norms of one token, each waiting for the one before.
-double launch_us() {
-  const DeviceBuffer<std::byte> x = random_bytes(kModelDim * 4);
-  const DeviceBuffer<std::byte> gain = random_bytes(kModelDim * 4);
-  auto* const row = reinterpret_cast<float*>(x.data());
-  return 1e6 * seconds_of(200, [&](int64_t, cudaStream_t stream) {
-           cuda::rms_norm(
-               {.x = row, .x_stride = kModelDim, .y = row, .y_stride = kModelDim, .rows = 1, .n = kModelDim},
-               reinterpret_cast<const float*>(gain.data()), 1e-6F, stream);
-         });
-}
-
 /// What ExpertHandover (expert_handover.h) does for a token, with nothing to compute.
 class Crossing {
  public:
@@ -284,7 +256,6 @@ std::optional<offload::GpuProfile> measure_gpu(const RateProgress& progress, con
                           .multiprocessors = properties.multiprocessors};
   const std::pair<std::string_view, std::function<void()>> steps[] = {
       {"reading GPU memory", [&] { gpu.read_gb_per_s = read_gb_per_s(memory.free_bytes); }},
-      {"products in bf16", [&] { gpu.bf16_tflops = bf16_tflops(); }},
       {"products of experts", [&] { gpu.expert_tflops = expert_tflops(); }},
       {"products in int8", [&] { gpu.int8_tops = int8_tops(); }},
       {"copies over PCIe",
@@ -293,7 +264,6 @@ std::optional<offload::GpuProfile> measure_gpu(const RateProgress& progress, con
          gpu.to_gpu_gb_per_s = rates.to_gpu;
          gpu.from_gpu_gb_per_s = rates.from_gpu;
        }},
-      {"launches", [&] { gpu.launch_us = launch_us(); }},
       {"hand-over", [&] { gpu.handover_us = Crossing().us(); }},
   };
   for (const auto& [what, measure] : steps) {

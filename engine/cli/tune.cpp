@@ -18,10 +18,10 @@
 #include "engine/cli/interrupted.h"
 #include "engine/cli/planning.h"
 #include "engine/cli/terminal.h"
+#include "engine/cli/tune_layer.h"
 #include "kernels_cpu/isa.h"
 #include "offload/bandwidth.h"
 #include "offload/machine.h"
-#include "offload/product_rate.h"
 #include "quant/base/error.h"
 
 namespace sluice::cli {
@@ -49,6 +49,9 @@ class Tuning {
         .disk_gb_per_s = {}};
     stop_if_told();
     if (profile.gpu.has_value()) {
+      say("a layer on the GPU");
+      measure_gpu_layer(*profile.gpu, stop_);
+      stop_if_told();
       profile.name = fmt::format("{} + {}", profile.gpu->name, machine_.cpu_name);
     }
     line_.clear();
@@ -62,13 +65,13 @@ class Tuning {
     const cpu::Isa isa = cpu::chosen_isa();
     say("reading RAM");
     const offload::Bandwidth bandwidth = offload::measure_bandwidth(machine_);
-    say("products on the CPU");
+    say("experts on the CPU");
     offload::CpuProfile cpu{.name = machine_.cpu_name,
                             .isa = std::string(cpu::isa_name(isa)),
                             .cores = machine_.cores,
                             .nodes = {},
                             .read_gb_per_s = bandwidth.total_gb_per_s,
-                            .int8_gops = offload::measure_int8_gops(machine_, isa, stop_)};
+                            .int8_gops = measure_expert_gops(machine_, isa, stop_)};
     stop_if_told();
     const double share = std::min(1.0, static_cast<double>(offload::available_memory_bytes()) /
                                            static_cast<double>(std::max<int64_t>(machine_.memory_bytes, 1)));
@@ -110,7 +113,7 @@ std::string profile_text(const offload::MachineProfile& profile) {
     }
     text += ")";
   }
-  text += fmt::format(", int8 products {:.0f} Gop/s, {:.1f} GB of memory\n", cpu.int8_gops,
+  text += fmt::format(", experts {:.0f} Gop/s, {:.1f} GB of memory\n", cpu.int8_gops,
                       static_cast<double>(profile.memory_bytes()) / 1e9);
   if (!profile.gpu.has_value()) {
     return text + fmt::format("no GPU: {}\n", find_gpu().why_not);

@@ -122,6 +122,9 @@ TEST(MachineProfile, PathsTellMachinesApart) {
   const std::filesystem::path one = profile_path(machine, "/cache");
   EXPECT_EQ(one.parent_path(), "/cache");
   EXPECT_EQ(profile_path(machine, "/cache"), one);
+  machine.memory_bytes += 1 << 20;
+  machine.nodes[0].memory_bytes += 1 << 20;
+  EXPECT_EQ(profile_path(machine, "/cache"), one) << "memory may grow";
   machine.gpus.push_back({.name = "another", .pci_address = "0000:01:00.0", .node = 0});
   EXPECT_NE(profile_path(machine, "/cache"), one);
   EXPECT_EQ(profile_path(machine, ""), "");

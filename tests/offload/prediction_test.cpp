@@ -111,7 +111,7 @@ TEST(Prediction, OneTokenIsTheGpusPartThenTheLongerOfBoth) {
   const DecodePrediction p = predict_decode(c.model, c.machine, c.plan, 0);
   // 900 MB at 1000 GB/s and ten launches of 2 us, and the choice of a token; an expert is 100 MB of RAM at 90
   // GB/s.
-  EXPECT_NEAR(p.gpu_us, 900 + 20 + 100, 1e-6);
+  EXPECT_NEAR(p.gpu_us, 900 + 20 + 200, 1e-6);
   EXPECT_NEAR(p.ram_us, 1e5 / 90 + 12, 1e-6);
   EXPECT_EQ(p.handover_us, 12);
   EXPECT_EQ(p.limit, Limit::kRam);
@@ -119,14 +119,14 @@ TEST(Prediction, OneTokenIsTheGpusPartThenTheLongerOfBoth) {
 
   c.plan.layers[0].experts_on_gpu = true;
   const DecodePrediction resident = predict_decode(c.model, c.machine, c.plan, 0);
-  EXPECT_NEAR(resident.us, 1000 + 20 + 100 + 100, 1e-6);
+  EXPECT_NEAR(resident.us, 1000 + 20 + 100 + 200, 1e-6);
   EXPECT_EQ(resident.limit, Limit::kGpu);
   EXPECT_EQ(resident.ram_us, 0);
 
   c.plan.layers[0] = {};
   c.plan.gpu_layers = 0;
   const DecodePrediction alone = predict_decode(c.model, c.machine, c.plan, 0);
-  EXPECT_NEAR(alone.us, (900e3 + 100e3) / 90 + 12 + 100, 1e-6);
+  EXPECT_NEAR(alone.us, (900e3 + 100e3) / 90 + 12 + 200, 1e-6);
   EXPECT_EQ(alone.limit, Limit::kRam);
 }
 
@@ -138,7 +138,7 @@ TEST(Prediction, APromptTakesTheBetterWay) {
   EXPECT_EQ(many.way, PrefillWay::kStream);
   EXPECT_EQ(many.limit, Limit::kPcie);
   EXPECT_NEAR(many.us, 500e3, 1);
-  EXPECT_NEAR(many.gpu_us, 4096 * 20.0 + 20 + 4096 * 4.0, 1);
+  EXPECT_NEAR(many.gpu_us, 4096 * 20.0 + 4096 * 4.0, 1);
 
   const PrefillPrediction few = predict_prefill(c.model, c.machine, c.plan, 4);
   EXPECT_EQ(few.way, PrefillWay::kCpu);
