@@ -13,6 +13,8 @@
 namespace sluice::cli {
 namespace {
 
+constexpr const char* kGroup = "Placement";
+
 constexpr const char* kOverride = "-ot/--override-tensor";
 
 enum class Place { kCpu, kGpu };
@@ -66,26 +68,30 @@ std::optional<int64_t> layer_of_experts(const std::string& name) {
 }  // namespace
 
 void PlacementOptions::add_to(CLI::App& app) {
-  const char* const group = "Placement";
-  take_whole_number(app.add_option("--n-gpu-layers", gpu_layers,
-                                   "Also -ngl. 0 = everything on the CPU, all layers or more = all but the "
-                                   "routed experts on the GPU (default: that where there is a GPU)"),
-                    0)
-      ->group(group);
+  add_most_to(app);
   take_whole_number(
       app.add_option("--n-cpu-moe", cpu_moe_layers,
                      "Also -ncmoe. Routed experts of the first N layers stay in memory, those of "
                      "the other layers go to the GPU (default: all stay)"),
       0)
-      ->group(group);
-  app.add_flag("--cpu-moe", cpu_moe, "Also -cmoe. Routed experts of all layers stay in memory")->group(group);
+      ->group(kGroup);
+}
+
+void PlacementOptions::add_most_to(CLI::App& app) {
+  take_whole_number(app.add_option("--n-gpu-layers", gpu_layers,
+                                   "Also -ngl. 0 = everything on the CPU, all layers or more = all but the "
+                                   "routed experts on the GPU (default: that where there is a GPU)"),
+                    0)
+      ->group(kGroup);
+  app.add_flag("--cpu-moe", cpu_moe, "Also -cmoe. Routed experts of all layers stay in memory")
+      ->group(kGroup);
   app.add_option("--override-tensor", overrides,
                  "Also -ot. Routed experts by the names of their tensors, as blk.7.ffn_up_exps.weight: the "
                  "first expression that matches counts; repeatable")
       ->type_name("REGEX=CPU|CUDA0")
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->expected(1)
-      ->group(group);
+      ->group(kGroup);
 }
 
 Device PlacementOptions::device_for(const Model& model) const {
