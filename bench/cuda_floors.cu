@@ -144,6 +144,20 @@ double seconds_per_launch(int64_t launches, int64_t repeats,
   return median(std::move(seconds));
 }
 
+double pinned_copy_bytes_per_second() {
+  constexpr int64_t kBytes = int64_t{64} << 20;
+  constexpr int64_t kCopies = 8;
+  const cuda::PinnedBuffer<std::byte> from(kCopies * kBytes);
+  const cuda::DeviceBuffer<std::byte> to(kCopies * kBytes);
+  std::ranges::fill(from.values(), std::byte{1});
+  const double seconds = seconds_per_launch(kCopies, 7, [&](int64_t i, void* stream) {
+    check(cudaMemcpyAsync(to.data() + i * kBytes, from.data() + i * kBytes, static_cast<size_t>(kBytes),
+                          cudaMemcpyHostToDevice, static_cast<cudaStream_t>(stream)),
+          "cudaMemcpyAsync");
+  });
+  return static_cast<double>(kBytes) / seconds;
+}
+
 CudaFloors measure_cuda_floors() {
   CudaFloors floors;
   const cuda::DeviceBuffer<uint32_t> sink(1);

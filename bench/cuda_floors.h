@@ -17,6 +17,9 @@ struct CudaFloors {
 /// On this thread's GPU; takes about a second.
 CudaFloors measure_cuda_floors();
 
+/// Of copies from page-locked memory, 64 MiB each, one after the other. Takes half a GiB on both sides.
+double pinned_copy_bytes_per_second();
+
 /// Median seconds of one of `launches` launches. `launch(i, stream)` puts launch i (0 <= i < launches) into
 /// the stream (a cudaStream_t); all are captured into one graph, which is replayed `repeats` times after two
 /// to warm up. So gaps between launches are those of a decoded token. What the launches read must be more

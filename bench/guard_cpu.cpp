@@ -21,6 +21,7 @@
 #include "bench/panel_speed.h"
 #include "bench/report.h"
 #include "bench/rival.h"
+#include "bench/temporary_file.h"
 #include "bench/timing.h"
 #include "engine/synth/write_gguf.h"
 #include "offload/barrier.h"
@@ -159,18 +160,6 @@ void guard_attention(const GuardOptions& /*options*/, offload::Workers& workers,
               fmt::format("dense {:.2f} ms", cases[1].seconds * 1e3), cases[1].seconds / cases[0].seconds,
               Bar::kAtLeast, 4.0);
 }
-
-/// A file that is gone when this is.
-struct TemporaryFile {
-  explicit TemporaryFile(std::filesystem::path file) : path(std::move(file)) {}
-  ~TemporaryFile() {
-    std::error_code ignored;
-    std::filesystem::remove(path, ignored);
-  }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-  std::filesystem::path path;
-};
 
 void guard_rival_type(const GuardOptions& options, const synth::ModelSpec& spec, double decode_bar,
                       int64_t threads, Report& report) {

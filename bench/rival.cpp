@@ -64,4 +64,22 @@ ModelSpeed measure_program(const std::filesystem::path& program, const std::stri
   return speed;
 }
 
+std::vector<PromptSpeed> measure_prompts(const std::filesystem::path& program, const std::string& subcommand,
+                                         const std::filesystem::path& model, const std::string& arguments) {
+  const std::string command = fmt::format("{} {} -m {} {} -n 0 -o json 2>/dev/null", quoted(program.string()),
+                                          subcommand, quoted(model.string()), arguments);
+  const std::string text = output_of(command);
+  std::vector<PromptSpeed> speeds;
+  try {
+    for (const nlohmann::json& row : nlohmann::json::parse(text)) {
+      speeds.push_back({.prompt = row.at("n_prompt").get<int64_t>(),
+                        .ubatch = row.at("n_ubatch").get<int64_t>(),
+                        .tokens_per_second = row.at("avg_ts").get<double>()});
+    }
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(command, "rows with n_prompt, n_ubatch and avg_ts in JSON", error.what());
+  }
+  return speeds;
+}
+
 }  // namespace sluice::bench

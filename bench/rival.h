@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 namespace sluice::bench {
 
@@ -18,5 +19,16 @@ struct ModelSpeed {
 /// otherwise.
 ModelSpeed measure_program(const std::filesystem::path& program, const std::string& subcommand,
                            const std::filesystem::path& model, int64_t threads);
+
+/// One row of a llama-bench, or of `sluice bench`.
+struct PromptSpeed {
+  int64_t prompt = 0;  // tokens
+  int64_t ubatch = 0;
+  double tokens_per_second = 0;
+};
+
+/// Runs `program` [`subcommand`] -m model `arguments` -n 0 -o json and reads its rows. Throws Error as above.
+std::vector<PromptSpeed> measure_prompts(const std::filesystem::path& program, const std::string& subcommand,
+                                         const std::filesystem::path& model, const std::string& arguments);
 
 }  // namespace sluice::bench

@@ -36,10 +36,7 @@ constexpr int64_t kHeadKernels = 3;
 constexpr int64_t kSelectionKernels = 10;
 // A thread's stack and what libraries take of RAM. Chosen, generously.
 constexpr int64_t kProgramBytes = int64_t{512} << 20;
-// Experts of a prompt that are streamed together, whose rows do not grow with the pass, and experts that are
-// under way at once. Chosen.
-constexpr int64_t kMostChoices = 8192;
-constexpr int64_t kExpertsUnderWay = 4;
+constexpr int64_t kExpertsUnderWay = 4;   // of a prompt whose experts are streamed, at least. Chosen
 constexpr int64_t kMostCpuTokens = 4096;  // of a pass that the CPU is given, at most
 
 /// "blk.7.attn_q_a.weight": 7 and "attn_q_a.weight"; other names have no layer.

@@ -6,7 +6,8 @@
 //
 // Every loop is a fork and a join, so a decoded token waits twice per layer. On several NUMA nodes each
 // node's workers compute the rows that are its share and a partial sum of down; the sums are added at the
-// end. Results do not depend on the number of workers, nor on how tokens are divided into batches.
+// end. Results do not depend on the number of workers, nor, but for AMX (docs/kernels.md), on how tokens are
+// divided into batches.
 #pragma once
 
 #include <algorithm>

@@ -40,10 +40,13 @@ struct BenchOptions {
   std::string both;  // pp,tg pairs
   std::string depth = "0";
   std::string threads = "0";
-  std::string max_batch = "512";
+  std::string max_batch;  // empty = chosen
+  std::string tile = "512";
+  std::vector<Prefill> prefill{Prefill::kAuto};
   std::vector<AttentionMode> attention{AttentionMode::kSparse};
   std::vector<CacheType> cache_types{CacheType::kBF16};
   ExpertOptions experts;
+  std::string cpu_moe_layers;  // of `placement`, a list; empty = all
   PlacementOptions placement;
   int64_t repetitions = 5;
   std::string file;
@@ -69,19 +72,37 @@ std::vector<BenchTest> tests_of(const BenchOptions& options) {
   return tests;
 }
 
-std::vector<BenchSetup> setups_of(const BenchOptions& options) {
-  std::vector<BenchSetup> setups;
-  for (const int64_t threads : parse_value_list("-t/--threads", options.threads)) {
-    for (const int64_t max_batch : parse_value_list("-ub/--ubatch-size", options.max_batch)) {
-      if (max_batch == 0) throw Error("-ub/--ubatch-size", "at least 1", "0");
-      for (const CacheType cache_type : options.cache_types) {
-        for (const AttentionMode attention : options.attention) {
-          setups.push_back({threads, max_batch, attention, cache_type});
-        }
-      }
+// Every setup with every value of one more flag: values change fastest in the flag that is added last.
+template <typename T>
+std::vector<BenchSetup> with_each(const std::vector<BenchSetup>& setups, const std::vector<T>& values,
+                                  T BenchSetup::*flag) {
+  std::vector<BenchSetup> all;
+  for (const BenchSetup& setup : setups) {
+    for (const T& value : values) {
+      all.push_back(setup);
+      all.back().*flag = value;
     }
   }
-  return setups;
+  return all;
+}
+
+std::vector<int64_t> values_of(const std::string& flag, const std::string& text, int64_t otherwise) {
+  return text.empty() ? std::vector<int64_t>{otherwise} : parse_value_list(flag, text);
+}
+
+std::vector<BenchSetup> setups_of(const BenchOptions& options, int64_t layers) {
+  const std::vector<int64_t> tiles = parse_value_list("-ub/--ubatch-size", options.tile);
+  if (std::ranges::count(tiles, 0) > 0) throw Error("-ub/--ubatch-size", "at least 1", "0");
+  std::vector<BenchSetup> setups(1);
+  // The outermost: for each of its values weights are loaded.
+  setups = with_each(setups, values_of("-ncmoe/--n-cpu-moe", options.cpu_moe_layers, layers),
+                     &BenchSetup::cpu_moe_layers);
+  setups = with_each(setups, parse_value_list("-t/--threads", options.threads), &BenchSetup::threads);
+  setups = with_each(setups, options.prefill, &BenchSetup::prefill);
+  setups = with_each(setups, values_of("-b/--batch-size", options.max_batch, 0), &BenchSetup::max_batch);
+  setups = with_each(setups, tiles, &BenchSetup::tile);
+  setups = with_each(setups, options.cache_types, &BenchSetup::cache_type);
+  return with_each(setups, options.attention, &BenchSetup::attention);
 }
 
 int64_t longest(const std::vector<BenchTest>& tests) {
@@ -116,7 +137,10 @@ BenchSubject subject_of(const Model& model, const BenchOptions& options) {
           .parameters = model.parameters(),
           .cpu = offload::probe_machine().cpu_name,
           .tokens = options.file.empty() ? "random" : options.file,
-          .scale = layer_scale(model)};
+          .scale = layer_scale(model),
+          .columns = {.cpu_moe_layers = !options.cpu_moe_layers.empty(),
+                      .max_batch = !options.max_batch.empty(),
+                      .prefill = options.prefill != std::vector{Prefill::kAuto}}};
 }
 
 struct Sample {
@@ -155,7 +179,10 @@ int64_t gpu_layers(int64_t layers, const RuntimeOptions& options) {
 class Bench {
  public:
   Bench(const Model& model, const BenchOptions& options)
-      : options_(options), model_(model), tests_(tests_of(options)), setups_(setups_of(options)) {
+      : options_(options),
+        model_(model),
+        tests_(tests_of(options)),
+        setups_(setups_of(options, model.config().layers)) {
     context_ = longest(tests_);
     tokens_ = tokens_of(model, options, context_);
   }
@@ -186,10 +213,14 @@ class Bench {
   [[nodiscard]] RuntimeOptions runtime_options(const BenchSetup& setup) const {
     RuntimeOptions options;
     options.threads = setup.threads;
-    options.tile = setup.max_batch;
+    options.max_batch = setup.max_batch;
+    options.tile = setup.tile;
+    options.prefill = setup.prefill;
     options.attention = setup.attention;
     options.profile = options_.profile;
-    options_.placement.apply_to(options, model_);
+    PlacementOptions placement = options_.placement;
+    placement.cpu_moe_layers = setup.cpu_moe_layers;
+    placement.apply_to(options, model_);
     options.planned_context = context_;
     options.planned_cache = setup.cache_type;
     options_.experts.apply_to(options);
@@ -197,22 +228,34 @@ class Bench {
   }
 
   bool run_setups(BenchWriter& writer, const std::stop_token& stop) {
-    const RuntimeOptions first = runtime_options(setups_.front());
-    static_cast<void>(checked_options(model_, first));  // what is wrong is told before a long load
-    // No setup differs in what they depend on.
-    const LoadedWeights weights = load_weights(model_, first, stop);
-    for (BenchSetup setup : setups_) {
-      Runtime runtime(weights, runtime_options(setup));
-      setup.threads = runtime.options().threads;
-      setup.gpu_layers = gpu_layers(model_.config().layers, runtime.options());
-      Session session(runtime, context_, setup.cache_type);
-      for (const BenchTest& test : tests_) {
-        const std::optional<BenchRow> row = run_test(session, test, setup, stop);
-        if (!row.has_value()) return false;
-        progress_.clear();
-        write_all(STDOUT_FILENO, writer.row(*row));
-        ++rows_;
+    for (size_t next = 0; next < setups_.size();) {
+      RuntimeOptions first = runtime_options(setups_[next]);
+      static_cast<void>(checked_options(model_, first));  // what is wrong is told before a long load
+      // Memory is made ready to be copied from if any of the setups copies.
+      first.prefill = options_.prefill == std::vector{Prefill::kCpu} ? Prefill::kCpu : Prefill::kAuto;
+      const LoadedWeights weights = load_weights(model_, first, stop);
+      for (; next < setups_.size() && weights.suit(runtime_options(setups_[next])); ++next) {
+        if (!run_setup(setups_[next], weights, writer, stop)) return false;
       }
+    }
+    return true;
+  }
+
+  bool run_setup(BenchSetup setup, const LoadedWeights& weights, BenchWriter& writer,
+                 const std::stop_token& stop) {
+    Runtime runtime(weights, runtime_options(setup));
+    setup.threads = runtime.options().threads;
+    setup.max_batch = runtime.options().max_batch;
+    setup.tile = runtime.options().tile;
+    setup.prefill = runtime.options().prefill;
+    setup.gpu_layers = gpu_layers(model_.config().layers, runtime.options());
+    Session session(runtime, context_, setup.cache_type);
+    for (const BenchTest& test : tests_) {
+      const std::optional<BenchRow> row = run_test(session, test, setup, stop);
+      if (!row.has_value()) return false;
+      progress_.clear();
+      write_all(STDOUT_FILENO, writer.row(*row));
+      ++rows_;
     }
     return true;
   }
@@ -267,8 +310,17 @@ void add_grid_flags(CLI::App& command, BenchOptions& options) {
       ->type_name("LIST");
   command.add_option("-t,--threads", options.threads, "Threads; 0 = all physical cores (default 0)")
       ->type_name("LIST");
-  command.add_option("--ubatch-size", options.max_batch, "Also -ub. Tokens per forward pass (default 512)")
+  command
+      .add_option("-b,--batch-size", options.max_batch,
+                  "Tokens per forward pass; 0 = what a GPU has room for, else -ub (default 0)")
       ->type_name("LIST");
+  command
+      .add_option("--ubatch-size", options.tile,
+                  "Also -ub. Tokens of a pass that are computed at a time (default 512)")
+      ->type_name("LIST");
+  take_word_lists(command.add_option("--prefill", options.prefill,
+                                     "Who computes experts in memory for many tokens (default auto)"),
+                  prefill_choices());
   take_word_lists(
       command.add_option("--cache-type-k", options.cache_types, "Also -ctk. Cache types (default bf16)"),
       cache_type_choices());
@@ -293,7 +345,13 @@ void add_bench_command(CLI::App& app) {
   command->add_flag("--no-warmup", options->no_warmup, "Count the first run of each test, too");
   command->add_flag("--profile", options->profile,
                     "Tell where the time of MoE layers goes, in a table of its own (md)");
-  options->placement.add_to(*command);
+  options->placement.add_most_to(*command);
+  command
+      ->add_option("--n-cpu-moe", options->cpu_moe_layers,
+                   "Also -ncmoe. Routed experts of the first N layers stay in memory, those of the other "
+                   "layers go to the GPU; weights are loaded for each value (default: all stay)")
+      ->type_name("LIST")
+      ->group("Placement");
   command->footer(
       "A LIST is 512,1024 or a range: 1-4, 0-8192+2048, 1-16*2. Every combination is measured.\n"
       "Example: sluice bench -p 512 -n 128 -d 0,2048 --attention sparse,dense");

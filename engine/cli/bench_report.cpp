@@ -64,7 +64,7 @@ std::string extrapolation_row(const LayerScale& scale, const BenchRow& row) {
   const Extrapolation e = extrapolation_of(scale, row);
   const double us_per_token = 1e-3 / tokens_of(row.test);
   return fmt::format("| {} | {} | {} | {} | {:.1f} | {:.1f} | {:.1f} | {:.2f} |\n", row.setup.threads,
-                     row.setup.max_batch, attention_mode_name(row.setup.attention), row.test.name(),
+                     row.setup.tile, attention_mode_name(row.setup.attention), row.test.name(),
                      e.dense_layer_ns * us_per_token, e.moe_layer_ns * us_per_token, e.rest_ns * us_per_token,
                      tokens_of(row.test) * kNanoseconds / e.total_ns);
 }
@@ -129,7 +129,10 @@ ordered_json json_of(const BenchSubject& subject, const BenchRow& row) {
                     {"model_size", subject.model_bytes},
                     {"model_n_params", subject.parameters},
                     {"n_gpu_layers", row.setup.gpu_layers},
-                    {"n_ubatch", row.setup.max_batch},
+                    {"n_cpu_moe", row.setup.cpu_moe_layers},
+                    {"n_batch", row.setup.max_batch},
+                    {"n_ubatch", row.setup.tile},
+                    {"prefill", prefill_name(row.setup.prefill)},
                     {"n_threads", row.setup.threads},
                     {"type_k", cache_type_name(row.setup.cache_type)},
                     {"attention", attention_mode_name(row.setup.attention)},
@@ -173,11 +176,38 @@ std::string csv_line(const ordered_json& row, bool names) {
   return line + '\n';
 }
 
+/// Of the columns between threads and n_ubatch.
+std::string cells_on_request(const BenchColumns& columns, const BenchSetup& setup) {
+  std::string cells;
+  if (columns.cpu_moe_layers) cells += fmt::format(" {} |", setup.cpu_moe_layers);
+  if (columns.prefill) cells += fmt::format(" {} |", prefill_name(setup.prefill));
+  if (columns.max_batch) cells += fmt::format(" {} |", setup.max_batch);
+  return cells;
+}
+
+std::string markdown_head(const BenchColumns& columns) {
+  std::string names;
+  std::string rules;
+  const auto add = [&](bool wanted, std::string_view name, std::string_view rule) {
+    if (!wanted) return;
+    names += fmt::format(" {} |", name);
+    rules += fmt::format(" {} |", rule);
+  };
+  add(columns.cpu_moe_layers, "n_cpu_moe", "---:");
+  add(columns.prefill, "prefill", "---");
+  add(columns.max_batch, "n_batch", "---:");
+  return fmt::format(
+      "| model | size | params | backend | ngl | threads |{} n_ubatch | type_k | attention | test | t/s |\n"
+      "| --- | ---: | ---: | --- | ---: | ---: |{} ---: | --- | --- | ---: | ---: |\n",
+      names, rules);
+}
+
 std::string markdown_row(const BenchSubject& subject, const BenchRow& row) {
   const MeanDeviation rate = mean_deviation(row.tokens_per_second());
-  return fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.2f} ± {:.2f} |\n",
+  return fmt::format("| {} | {} | {} | {} | {} | {} |{} {} | {} | {} | {} | {:.2f} ± {:.2f} |\n",
                      cell(subject.model_name), size_text(subject.model_bytes), count_text(subject.parameters),
-                     backend_name(row.setup), row.setup.gpu_layers, row.setup.threads, row.setup.max_batch,
+                     backend_name(row.setup), row.setup.gpu_layers, row.setup.threads,
+                     cells_on_request(subject.columns, row.setup), row.setup.tile,
                      cache_type_name(row.setup.cache_type), attention_mode_name(row.setup.attention),
                      row.test.name(), rate.mean, rate.deviation);
 }
@@ -216,9 +246,7 @@ BenchWriter::BenchWriter(BenchFormat format, BenchSubject subject)
 std::string BenchWriter::head() const {
   switch (format_) {
     case BenchFormat::kMarkdown:
-      return "| model | size | params | backend | ngl | threads | n_ubatch | type_k | attention | test | t/s "
-             "|\n"
-             "| --- | ---: | ---: | --- | ---: | ---: | ---: | --- | --- | ---: | ---: |\n";
+      return markdown_head(subject_.columns);
     case BenchFormat::kCsv:
       return csv_line(json_of(subject_, {.test = {}, .setup = {}, .runs = {}, .time = {}, .samples_ns = {1}}),
                       true);

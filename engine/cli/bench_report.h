@@ -25,10 +25,13 @@ struct BenchTest {
 /// How it ran.
 struct BenchSetup {
   int64_t threads = 0;
-  int64_t max_batch = 0;
+  int64_t max_batch = 0;  // -b
+  int64_t tile = 0;       // -ub
+  Prefill prefill = Prefill::kAuto;
   AttentionMode attention = AttentionMode::kSparse;
   CacheType cache_type = CacheType::kBF16;
-  int64_t gpu_layers = 0;  // as -ngl counts them
+  int64_t gpu_layers = 0;      // as -ngl counts them
+  int64_t cpu_moe_layers = 0;  // leading layers whose experts stay in memory, where there is a GPU
 };
 
 struct BenchRow {
@@ -50,6 +53,13 @@ struct MeanDeviation {
 /// `values` is not empty.
 MeanDeviation mean_deviation(const std::vector<double>& values);
 
+/// Columns of the Markdown table that are there when their flags were given.
+struct BenchColumns {
+  bool cpu_moe_layers = false;
+  bool max_batch = false;
+  bool prefill = false;
+};
+
 /// What is the same in every row.
 struct BenchSubject {
   std::string model_file;
@@ -59,6 +69,7 @@ struct BenchSubject {
   std::string cpu;
   std::string tokens;                    // where the tokens come from: a file, or "random"
   std::optional<LayerScale> scale = {};  // of a part of a model: rows are extrapolated to all of it, too
+  BenchColumns columns = {};
 };
 
 enum class BenchFormat { kMarkdown, kCsv, kJson };

@@ -13,6 +13,7 @@
 namespace sluice::cli {
 namespace {
 
+constexpr const char* kGroup = "Placement";
 constexpr const char* kLayers = "-ngl/--n-gpu-layers";
 constexpr const char* kOverride = "-ot/--override-tensor";
 
@@ -87,28 +88,32 @@ void require_possible(const Override& match, const std::string& tensor, const Ow
 }  // namespace
 
 void PlacementOptions::add_to(CLI::App& app) {
-  const char* const group = "Placement";
+  add_most_to(app);
+  take_whole_number(
+      app.add_option("--n-cpu-moe", cpu_moe_layers,
+                     "Also -ncmoe. Routed experts of the first N layers stay in memory, those of "
+                     "the other layers go to the GPU (default: all stay)"),
+      0)
+      ->group(kGroup);
+}
+
+void PlacementOptions::add_most_to(CLI::App& app) {
   take_whole_number(
       app.add_option("--n-gpu-layers", gpu_layers,
                      "Also -ngl. The last N layers on the GPU, all but their routed experts; "
                      "the output head counts as the last one. 0 = all on the CPU, more than the "
                      "model's layers = all on the GPU (default: that where there is one)"),
       0)
-      ->group(group);
-  take_whole_number(
-      app.add_option("--n-cpu-moe", cpu_moe_layers,
-                     "Also -ncmoe. Routed experts of the first N layers stay in memory, those of "
-                     "the other layers go to the GPU (default: all stay)"),
-      0)
-      ->group(group);
-  app.add_flag("--cpu-moe", cpu_moe, "Also -cmoe. Routed experts of all layers stay in memory")->group(group);
+      ->group(kGroup);
+  app.add_flag("--cpu-moe", cpu_moe, "Also -cmoe. Routed experts of all layers stay in memory")
+      ->group(kGroup);
   app.add_option("--override-tensor", overrides,
                  "Also -ot. Routed experts by the names of their tensors, as blk.7.ffn_up_exps.weight: the "
                  "first expression that matches counts; repeatable")
       ->type_name("REGEX=CPU|CUDA0")
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->expected(1)
-      ->group(group);
+      ->group(kGroup);
 }
 
 std::vector<int64_t> PlacementOptions::gpu_expert_layers(const ModelConfig& config,

@@ -20,6 +20,8 @@ struct PlacementOptions {
   std::vector<std::string> overrides;     // -ot: REGEX=CPU or REGEX=CUDA0, the first that matches counts
 
   void add_to(CLI::App& app);
+  /// All but -ncmoe: for a command that takes several of its values and sets `cpu_moe_layers` itself.
+  void add_most_to(CLI::App& app);
   /// Sets `device`, `first_gpu_layer` and `gpu_expert_layers`. Throws Error naming the flag when a value is
   /// not as said here, asks for what is not possible (tensors other than routed experts where their layer is
   /// not), or contradicts another flag.

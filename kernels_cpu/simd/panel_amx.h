@@ -42,49 +42,25 @@ inline void release_tiles() {
   __asm__ volatile("tileloadd (%0,%1,1), %%tmm6" ::"r"(tile), "r"(int64_t{64}) : "memory");
 }
 
-/// What a tile of sums can do, for tile kTile.
+/// What a tile of sums can do, for tile kTile. %c prints an operand's number bare: it becomes part of a name.
 template <int64_t kTile>
 struct SumTile {
-  static void zero() {
-    if constexpr (kTile == 0) __asm__ volatile("tilezero %%tmm0" ::: "memory");
-    if constexpr (kTile == 1) __asm__ volatile("tilezero %%tmm1" ::: "memory");
-    if constexpr (kTile == 2) __asm__ volatile("tilezero %%tmm2" ::: "memory");
-    if constexpr (kTile == 3) __asm__ volatile("tilezero %%tmm3" ::: "memory");
-  }
+  static constexpr int64_t kRowBytes = 64;
+  static constexpr int64_t kActivations = 4 + kTile % 2;  // the tile that they pass through
+
+  static void zero() { __asm__ volatile("tilezero %%tmm%c0" ::"i"(kTile) : "memory"); }
   static void load(const float* p) {
-    const int64_t row = 64;
-    if constexpr (kTile == 0) __asm__ volatile("tileloadd (%0,%1,1), %%tmm0" ::"r"(p), "r"(row) : "memory");
-    if constexpr (kTile == 1) __asm__ volatile("tileloadd (%0,%1,1), %%tmm1" ::"r"(p), "r"(row) : "memory");
-    if constexpr (kTile == 2) __asm__ volatile("tileloadd (%0,%1,1), %%tmm2" ::"r"(p), "r"(row) : "memory");
-    if constexpr (kTile == 3) __asm__ volatile("tileloadd (%0,%1,1), %%tmm3" ::"r"(p), "r"(row) : "memory");
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(kRowBytes), "i"(kTile) : "memory");
   }
   static void store(float* p) {
-    const int64_t row = 64;
-    if constexpr (kTile == 0) __asm__ volatile("tilestored %%tmm0, (%0,%1,1)" ::"r"(p), "r"(row) : "memory");
-    if constexpr (kTile == 1) __asm__ volatile("tilestored %%tmm1, (%0,%1,1)" ::"r"(p), "r"(row) : "memory");
-    if constexpr (kTile == 2) __asm__ volatile("tilestored %%tmm2, (%0,%1,1)" ::"r"(p), "r"(row) : "memory");
-    if constexpr (kTile == 3) __asm__ volatile("tilestored %%tmm3, (%0,%1,1)" ::"r"(p), "r"(row) : "memory");
+    __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(p), "r"(kRowBytes), "i"(kTile) : "memory");
   }
   /// Adds activations [16 tokens, 32] times the weights that load_weights() loaded.
   static void add_product(const uint16_t* activations) {
-    const int64_t row = 64;
-    if constexpr (kTile == 0) {
-      __asm__ volatile("tileloadd (%0,%1,1), %%tmm4\n\ttdpbf16ps %%tmm6, %%tmm4, %%tmm0" ::"r"(activations),
-                       "r"(row)
-                       : "memory");
-    } else if constexpr (kTile == 1) {
-      __asm__ volatile("tileloadd (%0,%1,1), %%tmm5\n\ttdpbf16ps %%tmm6, %%tmm5, %%tmm1" ::"r"(activations),
-                       "r"(row)
-                       : "memory");
-    } else if constexpr (kTile == 2) {
-      __asm__ volatile("tileloadd (%0,%1,1), %%tmm4\n\ttdpbf16ps %%tmm6, %%tmm4, %%tmm2" ::"r"(activations),
-                       "r"(row)
-                       : "memory");
-    } else {
-      __asm__ volatile("tileloadd (%0,%1,1), %%tmm5\n\ttdpbf16ps %%tmm6, %%tmm5, %%tmm3" ::"r"(activations),
-                       "r"(row)
-                       : "memory");
-    }
+    __asm__ volatile(
+        "tileloadd (%0,%1,1), %%tmm%c2\n\ttdpbf16ps %%tmm6, %%tmm%c2, %%tmm%c3" ::"r"(activations),
+        "r"(kRowBytes), "i"(kActivations), "i"(kTile)
+        : "memory");
   }
 };
 

@@ -8,6 +8,8 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "support/run_program.h"
 #include "support/temporary_directory.h"
@@ -66,6 +68,49 @@ TEST(BenchCommand, LoadsTheExpertsOnce) {
   const size_t first = result.err.find(loading);
   ASSERT_NE(first, std::string::npos) << result.err;
   EXPECT_EQ(result.err.find(loading, first + 1), std::string::npos) << result.err;
+}
+
+// Without a GPU nothing depends on it, and -ngl 0 is without a GPU anywhere.
+TEST(BenchCommand, MeasuresSeveralPlacements) {
+  const Arguments placements{"-p", "4", "-n", "0", "-r", "1", "-ngl", "0", "-ncmoe", "0,2-3", "-ub", "2,4"};
+  Arguments json = placements;
+  json.insert(json.end(), {"-o", "json"});
+  const ProgramResult result = bench(json);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  std::vector<std::pair<int64_t, int64_t>> seen;
+  for (const auto& row : nlohmann::json::parse(result.out)) {
+    seen.emplace_back(row.at("n_cpu_moe"), row.at("n_ubatch"));
+  }
+  const std::vector<std::pair<int64_t, int64_t>> all{{0, 2}, {0, 4}, {2, 2}, {2, 4}, {3, 2}, {3, 4}};
+  EXPECT_EQ(seen, all);
+  const std::vector<std::string> rows = lines_of(bench(placements).out);
+  ASSERT_EQ(rows.size(), 2U + 6U);
+  EXPECT_NE(rows[0].find("| n_cpu_moe |"), std::string::npos) << rows[0];
+  for (const std::string& row : rows) {
+    EXPECT_EQ(std::count(row.begin(), row.end(), '|'), std::count(rows[0].begin(), rows[0].end(), '|'))
+        << row;
+  }
+}
+
+// On the CPU a pass is computed as a whole, and nothing is streamed.
+TEST(BenchCommand, TellsOfPassesAndOfWhoComputesExperts) {
+  const Arguments passes{"-p", "6",   "-n", "0",  "-r",  "1",         "-ngl",
+                         "0",  "-ub", "2",  "-b", "0,3", "--prefill", "auto,cpu"};
+  Arguments json = passes;
+  json.insert(json.end(), {"-o", "json"});
+  const ProgramResult result = bench(json);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const nlohmann::json rows = nlohmann::json::parse(result.out);
+  ASSERT_EQ(rows.size(), 4U);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(rows.at(i).at("prefill"), "cpu");
+    EXPECT_EQ(rows.at(i).at("n_batch"), i % 2 == 0 ? 2 : 3);
+    EXPECT_EQ(rows.at(i).at("n_ubatch"), rows.at(i).at("n_batch"));
+  }
+  const std::vector<std::string> lines = lines_of(bench(passes).out);
+  ASSERT_EQ(lines.size(), 2U + 4U);
+  EXPECT_NE(lines[0].find("| prefill | n_batch | n_ubatch |"), std::string::npos) << lines[0];
+  EXPECT_NE(lines[3].find("| cpu | 3 | 3 |"), std::string::npos) << lines[3];
 }
 
 TEST(BenchCommand, AveragesAreThoseOfTheSamples) {
@@ -192,11 +237,14 @@ TEST(BenchCommand, RefusesWhatItCannotMeasure) {
   expect_refused({"-pg", "3"}, 1, "-pg");
   expect_refused({"-p", "0", "-n", "0"}, 1, "a number of tokens above 0");
   expect_refused({"-ub", "0"}, 1, "-ub/--ubatch-size");
+  expect_refused({"-b", "x"}, 1, "-b/--batch-size");
+  expect_refused({"--prefill", "auto,gpu"}, 2, "--prefill");
+  expect_refused({"-ngl", "0", "--prefill", "stream"}, 1, "--prefill stream");
   expect_refused({"-p", "300000"}, 1, "300000");
   expect_refused({"-r", "0"}, 2, "--repetitions");
   expect_refused({"-o", "sql"}, 2, "--output");
   expect_refused({"--attention", "sparse,none"}, 2, "--attention");
-  expect_refused({"-ncmoe", "-3"}, 2, "--n-cpu-moe");
+  expect_refused({"-ncmoe", "3-1"}, 1, "-ncmoe/--n-cpu-moe");
   expect_refused({"-ot", "exps"}, 1, "REGEX=CPU");
 }
 

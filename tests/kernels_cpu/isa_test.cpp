@@ -5,6 +5,10 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <set>
+#include <sstream>
 #include <string>
 
 #include "kernels_cpu/kernels.h"
@@ -53,6 +57,22 @@ TEST(Isa, AgreesWithTheCompilersOwnDetection) {
   EXPECT_EQ(std::ranges::count(isas, Isa::kAvx512Vnni), vnni ? 1 : 0);
   const bool vbmi = vnni && __builtin_cpu_supports("avx512vbmi") != 0;
   EXPECT_EQ(std::ranges::count(isas, Isa::kAvx512Vbmi), vbmi ? 1 : 0);
+}
+
+// Of AMX not all compilers know; the system lists what it lets programs use.
+TEST(Isa, AgreesWithTheSystemOnAmx) {
+  std::set<std::string> flags;
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  for (std::string line; std::getline(cpuinfo, line);) {
+    if (!line.starts_with("flags")) continue;
+    std::istringstream words(line);
+    flags.insert(std::istream_iterator<std::string>(words), {});
+  }
+  if (flags.empty()) GTEST_SKIP() << "/proc/cpuinfo has no flags";
+  const std::vector<Isa> isas = supported_isas();
+  const bool amx = flags.contains("amx_tile") && flags.contains("amx_bf16") &&
+                   std::ranges::count(isas, Isa::kAvx512Vbmi) > 0;
+  EXPECT_EQ(std::ranges::count(isas, Isa::kAmx), amx ? 1 : 0);
 }
 
 Isa best_but_amx() {
