@@ -41,6 +41,13 @@ TEST_F(Installed, ProgramRunsFromAnywhere) {
   EXPECT_EQ(nlohmann::json::parse(inspected.out).at("tokenizer"), true);
 }
 
+TEST_F(Installed, MachinesAreFoundByName) {
+  const ProgramResult result =
+      run({"plan", "--model-preset", "tiny", "--machine", "rtx4090-768gb-ddr5-12ch", "-c", "512"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_TRUE(std::filesystem::exists(prefix_ / "share/sluice/machines/rtx4090-768gb-ddr5-12ch.json"));
+}
+
 TEST_F(Installed, ModelIsTheOneItWasInstalledWith) {
   const ProgramResult result =
       run({"perplexity", "-f", "-", "-c", "8", "--chunks", "1", "--json"},
