@@ -86,7 +86,11 @@ class ExpertRun {
 class LayerOnGpu {
  public:
   explicit LayerOnGpu(const Model& model)
-      : runtime_(model, {.max_batch = kTile, .device = Device::kGpu, .profile = true}),
+      : runtime_(model, {.max_batch = kTile,
+                         .tile = kTile,
+                         .device = Device::kGpu,
+                         .prefill = Prefill::kCpu,
+                         .profile = true}),
         cache_(runtime_.make_cache(2 * kTile, CacheType::kBF16)),
         ids_(static_cast<size_t>(kTile)) {
     std::iota(ids_.begin(), ids_.end(), 0);

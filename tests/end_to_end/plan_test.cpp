@@ -4,6 +4,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "support/places.h"
 #include "support/run_program.h"
 #include "support/temporary_directory.h"
 
@@ -109,7 +110,7 @@ TEST(PlanCommand, FlagsOfLlamaCppPlaceExperts) {
 TEST(PlanCommand, MachinesAreFilesOrNames) {
   const TemporaryDirectory directory;
   const std::string path = (directory / "m.json").string();
-  const std::string shipped = SLUICE_SOURCE_DIR "/machines/rtx4090-768gb-ddr5-12ch.json";
+  const std::filesystem::path shipped = source_directory() / "machines/rtx4090-768gb-ddr5-12ch.json";
   std::ifstream file(shipped);
   Json machine = Json::parse(file);
   machine.erase("gpu");

@@ -34,9 +34,11 @@ class CudaProgressTest : public testing::ModelOnGpu {
   Outcome attend_at(int64_t position, size_t tokens) {
     const Model model = random_model("q8_0");
     offload::Workers workers(1);
-    const RuntimeOptions options = testing::exact_on(Device::kGpu);
+    RuntimeOptions options = testing::exact_on(Device::kGpu);
     const LoadedWeights weights(model, options, offload::probe_machine(), workers);
-    const auto backend = make_gpu_backend(model, *weights.gpu(), options, workers);
+    options = sized_for_gpu(model, weights.experts().weights(), options);
+    const auto backend = make_gpu_backend(
+        model, {*weights.gpu(), weights.experts().weights(), *weights.gpu_host_memory()}, options, workers);
     const auto cache = backend->make_cache(kContext, CacheType::kF32);
     const Batch batch{.ids = std::span<const int32_t>(ids_).first(tokens),
                       .first_position = position,

@@ -8,11 +8,12 @@
 
 #include "engine/perplexity.h"
 #include "support/model_on_gpu.h"
+#include "support/places.h"
 
 namespace sluice {
 namespace {
 
-constexpr const char* kModel = SLUICE_SOURCE_DIR "/models/tiny.gguf";
+const std::filesystem::path kModel = testing::source_directory() / "models/tiny.gguf";
 constexpr int64_t kWindow = 700;
 
 class CudaTrained : public testing::OnGpu {

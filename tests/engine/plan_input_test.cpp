@@ -38,7 +38,9 @@ TEST(PlanInput, WeightsInRamAreWhatIsAllocated) {
   for (const char* const type : kTypes) {
     const Model model = tiny_model(type);
     const offload::PlanModel plan = described(model);
-    EXPECT_EQ(shared_ram_bytes(plan), PanelWeights::bytes_needed(model.weights())) << type;
+    EXPECT_EQ(shared_ram_bytes(plan),
+              PanelWeights::bytes_needed(model.weights(), whole_model(model.config())))
+        << type;
     int64_t experts = 0;
     for (const offload::PlanLayer& layer : plan.layers) experts += layer.ram_experts;
     EXPECT_EQ(experts, offload::ExpertStore::bytes_needed(*model.expert_source(), {offload::ExpertHome{}}))
@@ -50,7 +52,7 @@ TEST(PlanInput, AFileIsCountedAsItIsLoaded) {
   SLUICE_NEEDS_TINY_MODEL();
   const Model& model = testing::golden_model();
   const offload::PlanModel plan = described(model);
-  EXPECT_EQ(shared_ram_bytes(plan), PanelWeights::bytes_needed(model.weights()));
+  EXPECT_EQ(shared_ram_bytes(plan), PanelWeights::bytes_needed(model.weights(), whole_model(model.config())));
   int64_t experts = 0;
   for (const offload::PlanLayer& layer : plan.layers) experts += layer.ram_experts;
   EXPECT_EQ(experts, expert_bytes(model.weights()));
