@@ -16,9 +16,9 @@ __global__ void rms_norm_kernel(NormRows rows, float* sums, const float* delta, 
                                 const float* gain, float eps) {
   __shared__ float scratch[32];
   const int64_t row = blockIdx.x;
-  if (rows.mark.word != nullptr && row == 0 && threadIdx.x == 0) *rows.mark.word = rows.mark.value;
   const float* x = rows.x + row * rows.x_stride;
   follow_last();
+  if (rows.mark.word != nullptr && row == 0 && threadIdx.x == 0) *rows.mark.word = rows.mark.value;
   float squares = 0.0F;
   for (int64_t i = threadIdx.x; i < rows.n; i += blockDim.x) {
     float value = x[i];
