@@ -24,6 +24,7 @@ LoadedWeights::LoadedWeights(const Model& model, const RuntimeOptions& options,
       numa_(options.numa),
       device_(chosen_device(options.device)),
       gpu_expert_layers_(options.gpu_expert_layers),
+      prefill_(options.prefill),
       gpu_(gpu_weights(model, options, workers)),
       experts_(model, options, machine, workers) {
   if (options.activations == Activations::kInt8 && gpu_ == nullptr) {
@@ -44,7 +45,8 @@ LoadedWeights::LoadedWeights(const Model& model, const RuntimeOptions& options,
 bool LoadedWeights::suit(const RuntimeOptions& options) const {
   return options.activations == activations_ && options.expert_memory == expert_memory_ &&
          options.numa == numa_ && chosen_device(options.device) == device_ &&
-         options.gpu_expert_layers == gpu_expert_layers_;
+         options.gpu_expert_layers == gpu_expert_layers_ &&
+         (options.prefill == Prefill::kCpu || prefill_ != Prefill::kCpu);
 }
 
 }  // namespace sluice

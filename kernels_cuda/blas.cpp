@@ -50,11 +50,11 @@ void Blas::use(cudaStream_t stream) const {
 void Blas::multiply(const BlasFloatProduct& p, cudaStream_t stream) const {
   use(stream);
   const float zero = 0.0F;
-  check_blas(cublasSgemm(state_->handle, CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(p.m),
-                         static_cast<int>(p.n), static_cast<int>(p.k), &p.scale, p.w,
-                         static_cast<int>(p.w_stride), p.x, static_cast<int>(p.x_stride), &zero, p.y,
-                         static_cast<int>(p.y_stride)),
-             "cublasSgemm");
+  check_blas(
+      cublasSgemm(state_->handle, CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(p.m), static_cast<int>(p.n),
+                  static_cast<int>(p.k), &p.scale, p.w, static_cast<int>(p.w_stride), p.x,
+                  static_cast<int>(p.x_stride), &zero, p.y, static_cast<int>(p.y_stride)),
+      "cublasSgemm");
 }
 
 void Blas::multiply(const BlasProduct& p, cudaStream_t stream) const {

@@ -42,8 +42,8 @@ struct MatmulRows {
 void matmul(const quant::PanelView& w, const MatmulRows& rows, const MatmulScratch& scratch, const Blas& blas,
             cudaStream_t stream);
 
-/// The same without any rounding to bf16: decoded weights and x are multiplied as float32. The scratch's memory
-/// for weights must hold the whole matrix so, its memory for x is not needed.
+/// The same without any rounding to bf16: decoded weights and x are multiplied as float32. The scratch's
+/// memory for weights must hold the whole matrix so, its memory for x is not needed.
 void matmul_float(const quant::PanelView& w, const MatmulRows& rows, const MatmulScratch& scratch,
                   const Blas& blas, cudaStream_t stream);
 

@@ -38,11 +38,8 @@ void CudaProducts::multiply(std::span<const CudaProduct> products, CudaRows x, c
     return;
   }
   for (const CudaProduct& product : products) {
-    const cuda::MatmulRows rows{.x = x.data,
-                                .x_stride = x.cols,
-                                .y = product.y.data,
-                                .y_stride = product.y.cols,
-                                .n_tokens = x.rows};
+    const cuda::MatmulRows rows{
+        .x = x.data, .x_stride = x.cols, .y = product.y.data, .y_stride = product.y.cols, .n_tokens = x.rows};
     if (product.rounding == CudaRounding::kAllowed) {
       cuda::matmul(product.w, rows, bf16_->scratch, bf16_->blas, stream);
     } else if (bf16_->scratch.holds_floats(product.w)) {
