@@ -171,7 +171,11 @@ int64_t cgroup_room() {
 
 Machine probe_machine() {
   // hwloc's default topology already leaves out processors that the process may not use.
-  return describe(load_topology(TopologyDetail::kWithDevices).get());
+  Machine machine = describe(load_topology(TopologyDetail::kWithDevices).get());
+  // The node of a virtual machine may be told smaller than its memory is.
+  machine.memory_bytes =
+      std::max(machine.memory_bytes, number_in("/proc/meminfo", "MemTotal:").value_or(0) * 1024);
+  return machine;
 }
 
 Machine machine_from_synthetic(const std::string& description) {

@@ -97,8 +97,9 @@ class QuantizedForward : public Forward {
     Runtime runtime(model, options);
     CpuCache cache(model.config(), 64, CacheType::kF32);
     std::vector<float> all;
-    for (int64_t first = 0; first < kTokens; first += options.max_batch) {
-      const int64_t n = std::min(options.max_batch, kTokens - first);
+    const int64_t batch = runtime.options().max_batch;
+    for (int64_t first = 0; first < kTokens; first += batch) {
+      const int64_t n = std::min(batch, kTokens - first);
       const std::span<const int32_t> ids =
           std::span(ids_).subspan(static_cast<size_t>(first), static_cast<size_t>(n));
       const MatrixView<const float> rows =

@@ -3,9 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
 #include "engine/engine.h"
+#include "engine/loaded_weights.h"
 #include "engine/synth/open_model.h"
+#include "offload/machine.h"
+#include "offload/workers.h"
 #include "support/error_text.h"
 
 namespace sluice {
@@ -38,6 +42,16 @@ TEST(PrefillOptions, NamesWhatCannotBe) {
   for (const char* const part : {"--prefill stream", "a GPU", "the CPU alone"}) {
     EXPECT_NE(text.find(part), std::string::npos) << text;
   }
+}
+
+TEST(PrefillOptions, WeightsOfTheCpusPrefillAreNotStreamed) {
+  const Model model = some_model();
+  offload::Workers workers(1);
+  RuntimeOptions options{.threads = 1, .device = Device::kCpu, .prefill = Prefill::kCpu};
+  const LoadedWeights weights(model, options, offload::probe_machine(), workers);
+  EXPECT_TRUE(weights.suit(options));
+  options.prefill = Prefill::kStream;
+  EXPECT_FALSE(weights.suit(options));
 }
 
 TEST(PrefillOptions, PassesOfAPromptAreAlike) {
