@@ -34,7 +34,7 @@ void expect_consistent(const Machine& machine) {
   EXPECT_EQ(machine.numa_nodes, static_cast<int64_t>(machine.nodes.size()));
   EXPECT_EQ(machine.cores, cores);
   EXPECT_EQ(machine.hardware_threads, static_cast<int64_t>(cpus.size()));
-  EXPECT_EQ(machine.memory_bytes, memory);
+  EXPECT_GE(machine.memory_bytes, memory);  // a virtual machine's nodes may be told smaller than it has grown
   EXPECT_EQ(machine.l3_bytes, l3);
 }
 
