@@ -12,6 +12,7 @@
 #include "engine/backends/cpu_activations.h"
 #include "engine/backends/cuda_activations.h"
 #include "engine/backends/device_layout.h"
+#include "engine/backends/gpu.h"
 #include "engine/backends/gpu_cache_layout.h"
 #include "engine/backends/gpu_working_memory.h"
 #include "quant/base/error.h"
@@ -36,8 +37,8 @@ constexpr int64_t kHeadKernels = 3;
 constexpr int64_t kSelectionKernels = 10;
 // A thread's stack and what libraries take of RAM. Chosen, generously.
 constexpr int64_t kProgramBytes = int64_t{512} << 20;
-constexpr int64_t kExpertsUnderWay = 4;   // of a prompt whose experts are streamed, at least. Chosen
-constexpr int64_t kMostCpuTokens = 4096;  // of a pass that the CPU is given, at most
+constexpr int64_t kExpertsUnderWay =
+    4;  // of a prompt whose experts are streamed, one more than the ring's least. Chosen
 
 /// "blk.7.attn_q_a.weight": 7 and "attn_q_a.weight"; other names have no layer.
 struct TensorPlace {
@@ -237,8 +238,9 @@ int64_t team_bytes(const ModelConfig& c, int64_t tokens) {
 
 std::vector<PlannedBytes> ram_working_parts(const ModelConfig& c, const PlanWork& work,
                                             bool computes_layers) {
-  const int64_t n = computes_layers ? work.pass_tokens
-                                    : std::max(work.tile_tokens, std::min(work.pass_tokens, kMostCpuTokens));
+  const int64_t n = computes_layers
+                        ? work.pass_tokens
+                        : most_cpu_tokens({.max_batch = work.pass_tokens, .tile = work.tile_tokens});
   std::vector<PlannedBytes> parts{{"working: experts", team_bytes(c, n)}};
   if (work.multiprocessors > 0) {  // rows there, and two sums back
     parts.push_back({"working: hand-over", n * (3 * c.d_model * 4 + c.router.experts_used * 8 + 12)});

@@ -31,8 +31,7 @@ void add_rows(const AddedRows& rows, cudaStream_t stream);
 
 /// Of the experts' outputs those of slots [first_slot, first_slot + count), summed for their tokens:
 /// y[t] += sum over k, ascending, of weights[t][k] * parts[slots[t][k] - first_slot]. A slot outside the
-/// range
-/// (-1 is) adds nothing, and a token without others keeps its y. All on the GPU.
+/// range (-1 is) adds nothing, and a token without others keeps its y. All on the GPU.
 struct SlotSum {
   const float* parts = nullptr;  // [count, n]
   int64_t first_slot = 0;

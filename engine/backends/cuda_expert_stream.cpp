@@ -4,12 +4,12 @@
 #include <cassert>
 #include <cstring>
 
+#include "engine/backends/device_layout.h"
 #include "kernels_cuda/base/check.h"
 
 namespace sluice {
 namespace {
 
-constexpr int64_t kAlignment = 256;
 /// Of a slot, at most. Chosen: experts enough for a grouped product to fill a GPU.
 constexpr int64_t kMostSlotBytes = int64_t{192} << 20;
 /// Slots that a ring should have before slots become larger.
@@ -18,16 +18,12 @@ constexpr int64_t kBounces = 3;
 constexpr int64_t kBounceBytes = int64_t{32} << 20;
 constexpr int64_t kBounceGrain = int64_t{1} << 20;  // bytes that a worker copies at a time
 
-constexpr int64_t aligned(int64_t bytes) {
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
-
 }  // namespace
 
 int64_t node_offset(const offload::ExpertWeights& weights, int64_t layer, int64_t node, int64_t experts) {
   int64_t offset = 0;
   for (int64_t before = 0; before < node; ++before) {
-    offset += aligned(experts * weights.share(layer, before).piece_bytes());
+    offset += DeviceLayout::aligned(experts * weights.share(layer, before).piece_bytes());
   }
   return offset;
 }

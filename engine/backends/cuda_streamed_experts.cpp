@@ -4,6 +4,7 @@
 #include <cassert>
 
 #include "engine/backends/cuda_expert_stream.h"
+#include "engine/backends/device_layout.h"
 #include "engine/backends/gpu_working_memory.h"
 #include "kernels_cuda/elementwise.h"
 #include "kernels_cuda/post.h"
@@ -13,12 +14,6 @@ namespace sluice {
 namespace {
 
 using offload::ExpertPart;
-
-constexpr int64_t kAlignment = 256;
-
-constexpr int64_t aligned(int64_t bytes) {
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
 
 int64_t most_choices(const StreamedShape& shape) {
   return std::min(kStreamedChoices, shape.max_tokens * shape.used);
@@ -35,7 +30,7 @@ int64_t most_begins(const StreamedShape& shape) {
 CudaStreamedExperts::Tables::Tables(const StreamedShape& shape, std::byte* data) : bytes(0) {
   const auto take = [&](int64_t count) {
     std::byte* const at = data + bytes;
-    bytes += aligned(count * 4);
+    bytes += DeviceLayout::aligned(count * 4);
     return at;
   };
   tokens = reinterpret_cast<int32_t*>(take(shape.max_tokens * shape.used));

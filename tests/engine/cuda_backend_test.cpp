@@ -82,11 +82,11 @@ TEST_F(CudaBackendTest, ExpertsOnTheGpuAreTheCpus) {
       for (const int64_t batch : {1, 7, 64, 512}) {
         RuntimeOptions on_gpu = resident(model, exact_on(Device::kGpu, batch), kept);
         on_gpu.attention = AttentionMode::kDense;
-        const std::vector<double> errors = row_errors(logits(model, on_gpu), expected);
-        EXPECT_LT(at_share(errors, 0.9), 1e-3) << type << ", batch " << batch << ", kept " << kept;
+        const std::vector<double> errors = testing::row_errors(logits(model, on_gpu), expected, kTokens);
+        EXPECT_LT(testing::at_share(errors, 0.9), 1e-3) << type << ", batch " << batch << ", kept " << kept;
         on_gpu.activations = Activations::kInt8;  // many tokens in bf16
-        const std::vector<double> rounded = row_errors(logits(model, on_gpu), expected);
-        EXPECT_LT(at_share(rounded, 0.5), 0.1) << type << ", batch " << batch << ", kept " << kept;
+        const std::vector<double> rounded = testing::row_errors(logits(model, on_gpu), expected, kTokens);
+        EXPECT_LT(testing::at_share(rounded, 0.5), 0.1) << type << ", batch " << batch << ", kept " << kept;
       }
     }
   }
@@ -103,10 +103,10 @@ TEST_F(CudaBackendTest, IsTheCpuBackendInEveryTypeAndBatch) {
       for (const int64_t batch : {1, 7, 64, 512}) {
         RuntimeOptions on_gpu = exact_on(Device::kGpu, batch);
         on_gpu.attention = attention;
-        const std::vector<double> errors = row_errors(logits(model, on_gpu), expected);
+        const std::vector<double> errors = testing::row_errors(logits(model, on_gpu), expected, kTokens);
         const std::string name = fmt::format("{}, {}, batch {}", type, attention_mode_name(attention), batch);
-        EXPECT_LT(at_share(errors, 0.5), 1e-4) << name;
-        EXPECT_LT(at_share(errors, 0.9), 1e-3) << name;
+        EXPECT_LT(testing::at_share(errors, 0.5), 1e-4) << name;
+        EXPECT_LT(testing::at_share(errors, 0.9), 1e-3) << name;
       }
     }
   }
@@ -121,11 +121,12 @@ TEST_F(CudaBackendTest, RoundedActivationsAndCacheStayNear) {
   const std::vector<float> expected = logits(model, on_cpu);
   RuntimeOptions on_gpu = on_cpu;
   on_gpu.device = Device::kGpu;
-  const double cache_error = at_share(row_errors(logits(model, on_gpu, CacheType::kBF16), expected), 0.5);
+  const double cache_error =
+      testing::at_share(testing::row_errors(logits(model, on_gpu, CacheType::kBF16), expected, kTokens), 0.5);
   EXPECT_GT(cache_error, 1e-5) << "the cache was not rounded";
   EXPECT_LT(cache_error, 0.02);
   on_gpu.activations = Activations::kInt8;
-  const double error = at_share(row_errors(logits(model, on_gpu), expected), 0.5);
+  const double error = testing::at_share(testing::row_errors(logits(model, on_gpu), expected, kTokens), 0.5);
   EXPECT_GT(error, 1e-5) << "activations were not rounded";
   EXPECT_LT(error, 0.1);
   fmt::print("median row error: bf16 cache {:.1e}, int8 experts and bf16 products {:.1e}\n", cache_error,

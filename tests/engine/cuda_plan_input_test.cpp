@@ -4,7 +4,9 @@
 
 #include "engine/backends/cuda_cache.h"
 #include "engine/backends/cuda_expert_weights.h"
+#include "engine/backends/cuda_prefill.h"
 #include "engine/backends/cuda_weights.h"
+#include "engine/backends/gpu_working_memory.h"
 #include "engine/plan_input.h"
 #include "engine/synth/open_model.h"
 #include "support/golden_model.h"
@@ -49,6 +51,22 @@ TEST(CudaPlanInput, CachesAreWhatIsAllocated) {
     }
     EXPECT_EQ(bytes, CudaCache::bytes_needed(model.config(), {0, model.config().layers}, 1000, type))
         << cache_type_name(type);
+  }
+}
+
+TEST(CudaPlanInput, StreamedExpertsAreCountedAsTheyAreAllocated) {
+  const Model model = synth::open_model(synth::parse_model_spec("synth:tiny,dense=1,moe=2"), {});
+  const ModelConfig& c = model.config();
+  for (const int64_t tokens : {512, 4096, 32768}) {
+    const int64_t allocated = CudaPrefill::bytes_needed({.experts = {.max_tokens = tokens,
+                                                                     .d_model = c.d_model,
+                                                                     .d_expert = c.d_expert,
+                                                                     .experts = c.router.experts,
+                                                                     .used = c.router.experts_used},
+                                                         .staging = {}});
+    const int64_t counted = streamed_bytes(c, tokens);
+    EXPECT_GE(counted, allocated) << tokens;
+    EXPECT_LE(counted, allocated + (int64_t{64} << 10)) << tokens;
   }
 }
 

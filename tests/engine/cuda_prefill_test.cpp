@@ -71,22 +71,8 @@ class CudaPrefillTest : public testing::OnGpu {
     return logits(runtime);
   }
 
-  /// |a - b| / |b| of a row, that `share` of all rows stay below: a choice of experts that flips spoils some
-  /// rows, not most.
   static double row_error(std::span<const float> a, std::span<const float> b, double share) {
-    std::vector<double> errors;
-    const size_t cols = a.size() / static_cast<size_t>(kTokens);
-    for (size_t r = 0; r < static_cast<size_t>(kTokens); ++r) {
-      double error = 0;
-      double total = 0;
-      for (size_t i = r * cols; i < (r + 1) * cols; ++i) {
-        error += std::pow(double{a[i]} - double{b[i]}, 2);
-        total += std::pow(double{b[i]}, 2);
-      }
-      errors.push_back(std::sqrt(error / total));
-    }
-    std::ranges::sort(errors);
-    return errors[static_cast<size_t>(share * static_cast<double>(errors.size() - 1))];
+    return testing::at_share(testing::row_errors(a, b, kTokens), share);
   }
 
   std::vector<int32_t> ids_;

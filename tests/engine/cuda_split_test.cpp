@@ -59,11 +59,11 @@ TEST_F(CudaSplit, IsTheCpuAtEveryBorderAndBatch) {
         for (const int64_t batch : {1, 7, 512}) {
           RuntimeOptions options = split_at(border, batch);
           options.attention = attention;
-          const std::vector<double> errors = row_errors(logits(model, options), expected);
+          const std::vector<double> errors = testing::row_errors(logits(model, options), expected, kTokens);
           const std::string name =
               fmt::format("{}, {}, border {}, batch {}", type, attention_mode_name(attention), border, batch);
-          EXPECT_LT(at_share(errors, 0.5), 1e-4) << name;
-          EXPECT_LT(at_share(errors, 0.9), 1e-3) << name;
+          EXPECT_LT(testing::at_share(errors, 0.5), 1e-4) << name;
+          EXPECT_LT(testing::at_share(errors, 0.9), 1e-3) << name;
         }
       }
     }
@@ -81,8 +81,8 @@ TEST_F(CudaSplit, ExpertsOfItsLayersMayBeOnTheGpu) {
       for (const int64_t batch : {1, 64}) {
         RuntimeOptions options = resident(model, split_at(border, batch), kept);
         options.attention = AttentionMode::kDense;
-        const std::vector<double> errors = row_errors(logits(model, options), expected);
-        EXPECT_LT(at_share(errors, 0.9), 1e-3)
+        const std::vector<double> errors = testing::row_errors(logits(model, options), expected, kTokens);
+        EXPECT_LT(testing::at_share(errors, 0.9), 1e-3)
             << "border " << border << ", kept " << kept << ", batch " << batch;
       }
     }
@@ -99,7 +99,7 @@ TEST_F(CudaSplit, RoundedActivationsStayNear) {
   options = split_at(2);
   options.attention = AttentionMode::kDense;
   options.activations = Activations::kInt8;
-  const double error = at_share(row_errors(logits(model, options), expected), 0.5);
+  const double error = testing::at_share(testing::row_errors(logits(model, options), expected, kTokens), 0.5);
   EXPECT_GT(error, 1e-5) << "nothing was rounded";
   EXPECT_LT(error, 0.1);
 }

@@ -2,6 +2,7 @@
 #include "support/compare.h"
 
 #include <fmt/format.h>
+#include <algorithm>
 
 #include <bit>
 #include <cmath>
@@ -75,6 +76,26 @@ AssertionResult identical(std::span<const float> actual, std::span<const float> 
     }
   }
   return AssertionSuccess();
+}
+
+std::vector<double> row_errors(std::span<const float> a, std::span<const float> b, int64_t rows) {
+  std::vector<double> errors;
+  const size_t cols = a.size() / static_cast<size_t>(rows);
+  for (size_t r = 0; r < static_cast<size_t>(rows); ++r) {
+    double error = 0;
+    double total = 0;
+    for (size_t i = r * cols; i < (r + 1) * cols; ++i) {
+      error += std::pow(double{a[i]} - double{b[i]}, 2);
+      total += std::pow(double{b[i]}, 2);
+    }
+    errors.push_back(std::sqrt(error / total));
+  }
+  std::ranges::sort(errors);
+  return errors;
+}
+
+double at_share(std::span<const double> ascending, double share) {
+  return ascending[static_cast<size_t>(share * static_cast<double>(ascending.size() - 1))];
 }
 
 std::vector<double> to_double(std::span<const float> values) {

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -24,6 +25,12 @@ inline constexpr double kRounding = 0x1p-24;
 
 /// The same bits everywhere; any NaN equals any NaN.
 ::testing::AssertionResult identical(std::span<const float> actual, std::span<const float> expected);
+
+/// |a - b| / |b| of each of `rows` rows, ascending: where a choice of experts or positions flips, some rows
+/// are spoiled and not most.
+std::vector<double> row_errors(std::span<const float> a, std::span<const float> b, int64_t rows);
+/// What `share` (0 to 1) of ascending values do not exceed.
+double at_share(std::span<const double> ascending, double share);
 
 std::vector<double> to_double(std::span<const float> values);
 

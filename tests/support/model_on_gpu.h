@@ -74,28 +74,6 @@ class ModelOnGpu : public OnGpu {
     return logits(runtime, cache_type);
   }
 
-  /// |a - b| / |b| of each of kTokens rows, ascending: a choice of experts or positions that flips spoils
-  /// some rows, not most.
-  static std::vector<double> row_errors(std::span<const float> a, std::span<const float> b) {
-    std::vector<double> errors;
-    const size_t cols = a.size() / static_cast<size_t>(kTokens);
-    for (size_t r = 0; r < static_cast<size_t>(kTokens); ++r) {
-      double error = 0;
-      double total = 0;
-      for (size_t i = r * cols; i < (r + 1) * cols; ++i) {
-        error += std::pow(double{a[i]} - double{b[i]}, 2);
-        total += std::pow(double{b[i]}, 2);
-      }
-      errors.push_back(std::sqrt(error / total));
-    }
-    std::ranges::sort(errors);
-    return errors;
-  }
-
-  static double at_share(const std::vector<double>& sorted, double share) {
-    return sorted[static_cast<size_t>(share * static_cast<double>(sorted.size() - 1))];
-  }
-
   std::vector<int32_t> ids_;
 };
 
