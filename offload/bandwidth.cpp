@@ -140,9 +140,10 @@ Bandwidth measure_bandwidth(const Machine& machine) {
   return result;
 }
 
-KnownBandwidth known_bandwidth(const Machine& machine, const std::filesystem::path& directory) {
+KnownBandwidth known_bandwidth(const Machine& machine, const std::filesystem::path& directory,
+                               const std::function<Bandwidth(const Machine&)>& measure) {
   if (directory.empty()) {
-    return {.bandwidth = measure_bandwidth(machine),
+    return {.bandwidth = measure(machine),
             .from_cache = false,
             .not_saved = "neither XDG_CACHE_HOME nor HOME is set"};
   }
@@ -151,7 +152,7 @@ KnownBandwidth known_bandwidth(const Machine& machine, const std::filesystem::pa
   if (const auto found = remembered(path, identity, machine.nodes.size()); found.has_value()) {
     return {.bandwidth = *found, .from_cache = true, .not_saved = {}};
   }
-  KnownBandwidth known{.bandwidth = measure_bandwidth(machine), .from_cache = false, .not_saved = {}};
+  KnownBandwidth known{.bandwidth = measure(machine), .from_cache = false, .not_saved = {}};
   known.not_saved = save(path, identity, known.bandwidth);
   return known;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -26,8 +27,9 @@ struct KnownBandwidth {
 };
 
 /// What `directory` remembers of this machine, else measured and remembered there. A file that cannot be read
-/// or makes no sense is as good as none. An empty `directory` remembers nothing. Throws as measure_bandwidth.
-KnownBandwidth known_bandwidth(const Machine& machine, const std::filesystem::path& directory);
+/// or makes no sense is as good as none. An empty `directory` remembers nothing. Throws as `measure` does.
+KnownBandwidth known_bandwidth(const Machine& machine, const std::filesystem::path& directory,
+                               const std::function<Bandwidth(const Machine&)>& measure = measure_bandwidth);
 
 /// $XDG_CACHE_HOME/sluice, else ~/.cache/sluice; empty when neither variable is set.
 std::filesystem::path cache_directory();

@@ -5,6 +5,7 @@
 #include <stdlib.h>  // setenv
 
 #include <fstream>
+#include <functional>
 #include <iterator>
 
 #include "support/temporary_directory.h"
@@ -36,64 +37,83 @@ void expect_plausible(const Machine& machine, const Bandwidth& bandwidth) {
   }
 }
 
-// One test, because each measurement takes about a second.
-TEST(Bandwidth, MeasuredOnceThenRememberedUnlessDamaged) {
+TEST(Bandwidth, MeasuredIsPlausible) {
+  const Machine machine = probe_machine();
+  expect_plausible(machine, measure_bandwidth(machine));
+}
+
+Machine small_machine() {
+  return machine_from_synthetic("numa:1(memory=1073741824) core:1 pu:1");
+}
+
+// Measures in no time, another figure each time.
+struct Measurements {
+  int made = 0;
+
+  std::function<Bandwidth(const Machine&)> measure() {
+    return [this](const Machine& machine) {
+      ++made;
+      return Bandwidth{.node_gb_per_s = std::vector<double>(machine.nodes.size(), 10.25 + made),
+                       .total_gb_per_s = 20.5 + made};
+    };
+  }
+};
+
+TEST(Bandwidth, MeasuredOnceThenRemembered) {
   const testing::TemporaryDirectory temporary;
   const std::filesystem::path directory = temporary / "not/yet/there";
-  const Machine machine = probe_machine();
+  Measurements measurements;
 
-  const KnownBandwidth measured = known_bandwidth(machine, directory);
+  const KnownBandwidth measured = known_bandwidth(small_machine(), directory, measurements.measure());
   EXPECT_FALSE(measured.from_cache);
   EXPECT_EQ(measured.not_saved, "");
-  expect_plausible(machine, measured.bandwidth);
+  EXPECT_EQ(measured.bandwidth.total_gb_per_s, 21.5);
 
-  const KnownBandwidth remembered = known_bandwidth(machine, directory);
+  const KnownBandwidth remembered = known_bandwidth(small_machine(), directory, measurements.measure());
   EXPECT_TRUE(remembered.from_cache);
   EXPECT_EQ(remembered.bandwidth.node_gb_per_s, measured.bandwidth.node_gb_per_s);
   EXPECT_EQ(remembered.bandwidth.total_gb_per_s, measured.bandwidth.total_gb_per_s);
-
-  const std::filesystem::path file = only_file(directory);
-  const std::string whole = text_of(file);
-  std::ofstream(file) << whole.substr(0, whole.size() / 2);
-  EXPECT_FALSE(known_bandwidth(machine, directory).from_cache);
-  EXPECT_TRUE(known_bandwidth(machine, directory).from_cache);
-}
-
-// A made-up machine that measures quickly: one core, so one buffer.
-Machine small_machine() {
-  Machine machine = machine_from_synthetic("numa:1(memory=1073741824) core:1 pu:1");
-  machine.nodes[0].cores[0].cpus = {-1};  // wherever
-  return machine;
+  EXPECT_EQ(measurements.made, 1);
 }
 
 TEST(Bandwidth, NonsenseInTheFileIsMeasuredAnew) {
   const testing::TemporaryDirectory directory;
-  const Machine machine = small_machine();
-  EXPECT_FALSE(known_bandwidth(machine, directory.path()).from_cache);
+  Measurements measurements;
+  const auto known = [&] {
+    return known_bandwidth(small_machine(), directory.path(), measurements.measure());
+  };
+  EXPECT_FALSE(known().from_cache);
   const std::filesystem::path file = only_file(directory.path());
   const std::string right = text_of(file);
   const std::string name =
       right.substr(right.find("\"machine\""), right.find("\"node_gb") - right.find("\"machine\""));
+  int made = measurements.made;
   for (const std::string& bad :
-       {std::string("{" + name + "\"node_gb_per_s\": [1, 2], \"total_gb_per_s\": 3}"),
+       {right.substr(0, right.size() / 2),
+        std::string("{" + name + "\"node_gb_per_s\": [1, 2], \"total_gb_per_s\": 3}"),
         std::string("{" + name + "\"node_gb_per_s\": [-1], \"total_gb_per_s\": 3}"),
         std::string("{" + name + "\"node_gb_per_s\": [1], \"total_gb_per_s\": \"much\"}"),
         std::string("{\"machine\": \"another\", \"node_gb_per_s\": [1], \"total_gb_per_s\": 3}"),
         std::string("[]")}) {
     std::ofstream(file) << bad;
-    EXPECT_FALSE(known_bandwidth(machine, directory.path()).from_cache) << bad;
+    EXPECT_FALSE(known().from_cache) << bad;
+    EXPECT_EQ(measurements.made, ++made) << bad;
+    EXPECT_TRUE(known().from_cache) << "after " << bad;
   }
   std::ofstream(file) << "{" + name + "\"node_gb_per_s\": [1], \"total_gb_per_s\": 3}";
-  EXPECT_TRUE(known_bandwidth(machine, directory.path()).from_cache);
+  EXPECT_TRUE(known().from_cache);
+  EXPECT_EQ(known().bandwidth.total_gb_per_s, 3);
 }
 
 TEST(Bandwidth, ADirectoryThatCannotBeMadeIsNoError) {
   const testing::TemporaryDirectory temporary;
   std::ofstream(temporary / "file") << "in the way";
-  const KnownBandwidth known = known_bandwidth(small_machine(), temporary / "file" / "cache");
+  Measurements measurements;
+  const KnownBandwidth known =
+      known_bandwidth(small_machine(), temporary / "file" / "cache", measurements.measure());
   EXPECT_GT(known.bandwidth.total_gb_per_s, 0);
   EXPECT_NE(known.not_saved, "");
-  EXPECT_NE(known_bandwidth(small_machine(), {}).not_saved, "");
+  EXPECT_NE(known_bandwidth(small_machine(), {}, measurements.measure()).not_saved, "");
 }
 
 TEST(Bandwidth, CacheDirectory) {
