@@ -134,14 +134,19 @@ void ExpertTeam::gather(const Batch& batch, int64_t first_slot, int64_t n, Scrat
   const ExpertShare& share = weights_.share(batch.layer, 0);
   const bool gate = product_.wants_int8(share.gate.dtype);
   const bool up = product_.wants_int8(share.up.dtype);
-  scratch.gate_codes.set_shape(gate ? n : 0, d_model_, gate_input_.numerics());
-  scratch.up_codes.set_shape(up && !batch.up_reads_gates_input ? n : 0, d_model_, up_input_.numerics());
+  const bool up_of_its_own = up && !batch.up_reads_gates_input;
+  if (gate) {
+    scratch.gate_codes.set_shape(n, d_model_, gate_input_.numerics());
+  }
+  if (up_of_its_own) {
+    scratch.up_codes.set_shape(n, d_model_, up_input_.numerics());
+  }
   for (int64_t i = 0; i < n; ++i) {
     const int64_t token = groups_.slot(first_slot + i).token;
     if (gate) {
       scratch.gate_codes.copy_row(gate_input_, token, i);
     }
-    if (up && !batch.up_reads_gates_input) {
+    if (up_of_its_own) {
       scratch.up_codes.copy_row(up_input_, token, i);
     }
     if (!gate || !up) {
