@@ -11,6 +11,8 @@
 #include "engine/backends/gpu_working_memory.h"
 #include "engine/memory_need.h"
 #include "kernels_cuda/base/device.h"
+#include "offload/plan.h"
+#include "offload/staging_ring.h"
 #include "quant/base/error.h"
 
 namespace sluice {
@@ -32,12 +34,21 @@ RuntimeOptions least_of(RuntimeOptions options) {
   return options;
 }
 
+bool has_experts_from(const offload::ExpertWeights& experts, int64_t first_layer) {
+  for (int64_t layer = first_layer; layer < experts.layers(); ++layer) {
+    if (experts.experts(layer) > 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
 std::string why_not_streamed(const offload::ExpertWeights& experts, const RuntimeOptions& options) {
   if (options.activations == Activations::kFloat32) {
     return "--exact";
   }
-  if (streamed_sizes(experts).experts == 0) {
-    return "no experts in memory";
+  if (!has_experts_from(experts, options.first_gpu_layer)) {
+    return "no experts of the GPU's layers in memory";
   }
   return CudaStreamedExperts::takes(experts) ? "" : "mapped ones, or ones of a type that is not quantized";
 }
@@ -53,7 +64,7 @@ class StreamFit {
       : model_(model),
         sizes_(streamed_sizes(experts)),
         multiprocessors_(cuda::device_properties(kDevice).multiprocessors),
-        free_(cuda::device_memory().free_bytes - kReserve -
+        free_(cuda::device_memory().free_bytes - offload::kGpuReserveBytes -
               CudaCache::bytes_needed(model.config(), parts_of(model.config(), options).gpu.layers,
                                       options.planned_context, options.planned_cache)),
         options_(options) {
@@ -64,7 +75,7 @@ class StreamFit {
     options_.tile = std::min(options_.tile, options_.max_batch);
     fits_ = has_room();
     if (options_.staging_bytes == 0 && fits_) {
-      options_.staging_bytes = least_ring() + (free_ - needed()) / 8 * 7;
+      options_.staging_bytes = offload::ring_bytes(least_ring(), free_ - needed());
     }
     if (fits_) {
       options_.staging_bytes = staging_shape(sizes_, options_.staging_bytes).bytes();
@@ -74,8 +85,8 @@ class StreamFit {
   [[nodiscard]] bool fits() const { return fits_; }
   [[nodiscard]] const RuntimeOptions& options() const { return options_; }
   [[nodiscard]] std::string need() const {
-    return fmt::format("{} of free GPU memory for passes of {} tokens (-b) and three experts under way",
-                       gigabytes(needed()), options_.max_batch);
+    return fmt::format("{} of free GPU memory for passes of {} tokens (-b) and {} experts under way",
+                       gigabytes(needed()), options_.max_batch, kLeastSlots);
   }
   [[nodiscard]] std::string found() const {
     return needed() <= free_ ? fmt::format("{} for experts under way", gigabytes(options_.staging_bytes))
@@ -83,9 +94,6 @@ class StreamFit {
   }
 
  private:
-  /// For what the driver allocates on its own: graphs, local memory of kernels.
-  static constexpr int64_t kReserve = int64_t{384} << 20;
-
   [[nodiscard]] bool has_room() const {
     return staging_shape(sizes_, least_ring()).slots > 0 && needed() <= free_;
   }

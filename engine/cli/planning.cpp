@@ -70,15 +70,14 @@ int64_t bytes_of(const std::vector<quant::Tensor>& tensors) {
   return bytes;
 }
 
-std::vector<offload::ExpertPlace> expert_places(const PlacementOptions& placement,
-                                                const PlannedModel& model) {
+std::vector<offload::ExpertWish> expert_places(const PlacementOptions& placement, const PlannedModel& model) {
   if (!placement.places_experts()) {
     return {};
   }
-  std::vector<offload::ExpertPlace> places(static_cast<size_t>(model.config.layers),
-                                           offload::ExpertPlace::kRam);
+  std::vector<offload::ExpertWish> places(static_cast<size_t>(model.config.layers),
+                                          offload::ExpertWish::kRam);
   for (const int64_t layer : placement.gpu_expert_layers(model.config, model.tensors)) {
-    places[static_cast<size_t>(layer)] = offload::ExpertPlace::kGpu;
+    places[static_cast<size_t>(layer)] = offload::ExpertWish::kGpu;
   }
   return places;
 }
