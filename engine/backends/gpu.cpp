@@ -18,6 +18,11 @@ Device chosen_device(Device wish) {
   return gpu.usable ? Device::kGpu : Device::kCpu;
 }
 
+int64_t allowed_bytes(const GpuMemory& memory, int64_t limit) {
+  const int64_t in_use = memory.total - memory.free;
+  return limit == 0 ? memory.free : std::clamp<int64_t>(limit - in_use, 0, memory.free);
+}
+
 int64_t most_cpu_tokens(const RuntimeOptions& options) {
   if (options.first_gpu_layer > 0) {
     return options.max_batch;

@@ -25,6 +25,20 @@ std::string name_of(const cuda::DeviceProperties& gpu) {
                      static_cast<double>(gpu.memory_bytes) / 1e9);
 }
 
+/// The same where a limit is what counts.
+std::string limited_name(const cuda::DeviceProperties& gpu, const RuntimeOptions& options) {
+  return options.gpu_memory_limit == 0 ? name_of(gpu)
+                                       : fmt::format("{} with --vram-limit {:.2f} GB", name_of(gpu),
+                                                     static_cast<double>(options.gpu_memory_limit) / 1e9);
+}
+
+/// Of this thread's GPU, within the limit.
+int64_t free_bytes(const RuntimeOptions& options) {
+  const cuda::DeviceMemory now = cuda::device_memory();
+  return allowed_bytes({.name = {}, .total = now.total_bytes, .free = now.free_bytes},
+                       options.gpu_memory_limit);
+}
+
 /// Without streaming: the CPU gets what experts a tile's tokens chose, so a pass is no longer than that.
 RuntimeOptions least_of(RuntimeOptions options) {
   options.max_batch = options.max_batch == 0 ? options.tile : std::min(options.max_batch, options.tile);
@@ -64,7 +78,7 @@ class StreamFit {
       : model_(model),
         sizes_(streamed_sizes(experts)),
         multiprocessors_(cuda::device_properties(kDevice).multiprocessors),
-        free_(cuda::device_memory().free_bytes - offload::kGpuReserveBytes -
+        free_(free_bytes(options) - offload::kGpuReserveBytes -
               CudaCache::bytes_needed(model.config(), parts_of(model.config(), options).gpu.layers,
                                       options.planned_context, options.planned_cache)),
         options_(options) {
@@ -102,7 +116,7 @@ class StreamFit {
   [[nodiscard]] int64_t most_batch() const {
     if (options_.first_gpu_layer > 0) return options_.tile;
     const int64_t context = options_.planned_context == 0 ? kMostBatch : options_.planned_context;
-    return std::max(options_.tile, std::min(kMostBatch, context));
+    return std::max(options_.tile, std::min(options_.most_batch, context));
   }
   [[nodiscard]] int64_t least_ring() const {
     return options_.staging_bytes > 0 ? options_.staging_bytes : kLeastSlots * sizes_.expert_bytes;
@@ -137,6 +151,16 @@ GpuFound find_gpu() {
   return {.usable = true, .why_not = {}, .notice = {}};
 }
 
+GpuMemory gpu_memory() {
+  cuda::use_device(kDevice);
+  const cuda::DeviceProperties gpu = cuda::device_properties(kDevice);
+  const cuda::DeviceMemory now = cuda::device_memory();
+  return {.name = gpu.name,
+          .total = now.total_bytes,
+          .free = now.free_bytes,
+          .multiprocessors = gpu.multiprocessors};
+}
+
 std::unique_ptr<const GpuWeights> load_gpu_weights(const Model& model, const RuntimeOptions& options,
                                                    offload::Workers& workers) {
   const ModelConfig& config = model.config();
@@ -146,14 +170,14 @@ std::unique_ptr<const GpuWeights> load_gpu_weights(const Model& model, const Run
   const cuda::DeviceProperties gpu = cuda::device_properties(kDevice);
   const RuntimeOptions least = least_of(options);
   require_gpu_memory(
-      name_of(gpu),
+      limited_name(gpu, options),
       {.weights = CudaWeights::bytes_needed(model, part),
        .experts = CudaExpertWeights::bytes_needed(model, options.gpu_expert_layers),
        .working = CudaBackend::bytes_needed(config, least, {}, gpu.multiprocessors),
        .max_batch = least.max_batch,
        .cache = CudaCache::bytes_needed(config, part.layers, options.planned_context, options.planned_cache),
        .context = options.planned_context},
-      cuda::device_memory().free_bytes);
+      free_bytes(options));
   return std::make_unique<CudaWeights>(model, part, options.gpu_expert_layers, name_of(gpu), workers,
                                        options.load_stop);
 }
@@ -177,7 +201,8 @@ RuntimeOptions sized_for_gpu(const Model& model, const offload::ExpertWeights& e
   if (why_not.empty() && fit.fits()) {
     return fit.options();
   }
-  if (options.prefill == Prefill::kStream) {
+  // Where all experts are the GPU's there is nothing to ask for.
+  if (options.prefill == Prefill::kStream && streamed_sizes(experts).experts > 0) {
     throw Error("--prefill stream", why_not.empty() ? fit.need() : "experts that can be streamed",
                 why_not.empty() ? fit.found() : why_not);
   }
@@ -189,11 +214,11 @@ std::unique_ptr<Backend> make_gpu_backend(const Model& model, const GpuModel& pa
   cuda::use_device(kDevice);
   const cuda::DeviceProperties gpu = cuda::device_properties(kDevice);
   // The weights may have been loaded for another batch.
-  require_gpu_memory(name_of(gpu),
+  require_gpu_memory(limited_name(gpu, options),
                      {.working = CudaBackend::bytes_needed(
                           model.config(), options, streamed_sizes(parts.experts), gpu.multiprocessors),
                       .max_batch = options.max_batch},
-                     cuda::device_memory().free_bytes);
+                     free_bytes(options));
   return std::make_unique<CudaBackend>(
       CudaBackend::Parts{model, dynamic_cast<const CudaWeights&>(parts.weights), parts.experts,
                          dynamic_cast<const CudaPinnedStore&>(parts.host_memory)},

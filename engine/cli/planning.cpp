@@ -132,8 +132,6 @@ void PlanningOptions::add_to(CLI::App& app) {
       attention_choices());
   app.add_flag("--exact", exact, "Float32 activations");
   placement.add_to(app);
-  take_byte_size(app.add_option("--vram-limit", vram_limit,
-                                "GPU memory to plan with, at most (default: what the GPU has)"));
   take_byte_size(
       app.add_option("--ram-limit", ram_limit, "RAM to plan with, at most (default: what the machine has)"));
 }
@@ -156,7 +154,7 @@ PlanReport make_report(const PlannedModel& model, const offload::MachineProfile&
                                            .micro_batch = options.micro_batch,
                                            .gpu_layers = layers < 0 ? std::nullopt : std::optional(layers),
                                            .experts = expert_places(options.placement, model),
-                                           .vram_limit = options.vram_limit,
+                                           .vram_limit = options.placement.vram_limit,
                                            .ram_limit = options.ram_limit}),
                     .decode = {},
                     .prefill = {}};
