@@ -1,6 +1,7 @@
 // `sluice plan` for machines that are not here.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -121,6 +122,30 @@ TEST(PlanCommand, FlagsOfLlamaCppPlaceExperts) {
   EXPECT_EQ(part.at("gpu_layers"), 31);
   EXPECT_EQ(part.at("layers").at(30).at("gpu"), false);
   EXPECT_EQ(part.at("layers").at(31).at("gpu"), true);
+}
+
+TEST(PlanCommand, ComparesOtherPlacements) {
+  const Arguments base{"plan",  "--model-preset", "deepseek-v3.2", "--type",
+                       "nvfp4", "--machine",      kMachines[0],    "-c",
+                       "8192",  "--compare"};
+  const ProgramResult result = run_sluice(base);
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const std::string table = result.out.substr(result.out.find("-ncmoe    GPU GB    decode"));
+  EXPECT_EQ(std::ranges::count(table, '\n'), 11) << "a head, nine steps and the one that is chosen\n"
+                                                 << table;
+  EXPECT_NE(table.find("\n     3"), std::string::npos) << table;
+  EXPECT_NE(table.find("\n    61"), std::string::npos) << table;
+  const std::string chosen = result.out.substr(result.out.find("-ncmoe ") + 7, 2);
+  const size_t line = table.find("\n    " + chosen);
+  ASSERT_NE(line, std::string::npos) << table;
+  EXPECT_EQ(table.find("recommended"), table.find('\n', line + 1) - std::string("recommended").size());
+  EXPECT_NE(table.find("does not fit"), std::string::npos) << "58 layers of experts in 96 GB";
+  EXPECT_LT(table.find("does not fit"), line) << "fewer layers in RAM than the smallest number that fits";
+  EXPECT_EQ(table.find("does not fit", line), std::string::npos);
+  const ProgramResult cpu = run_sluice(with(base, {"-ngl", "0"}));
+  EXPECT_EQ(cpu.exit_code, 0) << cpu.err;
+  EXPECT_EQ(cpu.out.find("GPU GB"), std::string::npos);
+  EXPECT_EQ(run_sluice(with(base, {"--json"})).exit_code, 2);
 }
 
 TEST(PlanCommand, MachinesAreFilesOrNames) {
