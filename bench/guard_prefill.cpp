@@ -85,7 +85,7 @@ void guard_rival(const GuardOptions& options, Report& report) {
       options.prefill.threads > 0 ? options.prefill.threads : offload::probe_machine().cores;
   const std::string both = fmt::format("-p 512,2048,16384 -r {} -t {}", options.prefill.repeats, threads);
   fmt::print(stderr, "guard_prefill: sluice bench\n");
-  const auto ours = measure_prompts(sluice, "bench", file.path, both);
+  const auto ours = measure_prompts(sluice, "bench", file.path, both + " -cmoe");
   fmt::print(stderr, "guard_prefill: llama-bench\n");
   // Without -mmp 0 its weights would be in memory that is not page-locked.
   const auto theirs = measure_prompts(

@@ -15,6 +15,8 @@
 #include "engine/backends/gpu.h"
 #include "engine/backends/gpu_cache_layout.h"
 #include "engine/backends/gpu_working_memory.h"
+#include "offload/plan.h"
+#include "offload/staging_ring.h"
 #include "quant/base/error.h"
 #include "quant/panel.h"
 
@@ -37,8 +39,7 @@ constexpr int64_t kHeadKernels = 3;
 constexpr int64_t kSelectionKernels = 10;
 // A thread's stack and what libraries take of RAM. Chosen, generously.
 constexpr int64_t kProgramBytes = int64_t{512} << 20;
-constexpr int64_t kExpertsUnderWay =
-    4;  // of a prompt whose experts are streamed, one more than the ring's least. Chosen
+static_assert(kMostBatch == offload::kMostPassTokens, "the plan chooses passes as a GPU's runtime does");
 
 /// "blk.7.attn_q_a.weight": 7 and "attn_q_a.weight"; other names have no layer.
 struct TensorPlace {
@@ -151,7 +152,7 @@ class Counter {
     layer.beside_weights += name.find("_shexp.") != std::string_view::npos ? sizes.gpu : 0;
   }
 
-  void add_experts(const Tensor& tensor, std::string_view name, PlanLayer& layer) const {
+  void add_experts(const Tensor& tensor, std::string_view name, PlanLayer& layer) {
     const bool fused = name.starts_with("ffn_gate_up_exps");
     const int64_t parts = fused ? 2 : 1;
     if (is_scale(name)) {
@@ -161,6 +162,7 @@ class Counter {
     }
     const int64_t experts = tensor.ne[2];
     const int64_t bytes = experts * panel_bytes(tensor.dtype, tensor.ne[1] / parts, tensor.ne[0]);
+    model_.streams &= quant::dtype_info(tensor.dtype).elements_per_block > 1;
     layer.experts = experts;
     layer.ram_experts += parts * bytes;
     layer.gpu_experts += parts * DeviceLayout::aligned(bytes);
@@ -264,6 +266,7 @@ PlanModel plan_model(const ModelConfig& config, std::span<const Tensor> tensors,
                   .context = config.context_length,
                   .gpu_context = cuda_context(config),
                   .residual_bytes = config.d_model * 4,
+                  .streams = options.streams && options.activations == Activations::kInt8,
                   .staging_bytes = 0,
                   .gpu_cache = {},
                   .ram_cache = {},
@@ -276,7 +279,8 @@ PlanModel plan_model(const ModelConfig& config, std::span<const Tensor> tensors,
   counter.finish(source);
   for (const PlanLayer& layer : model.layers) {
     const int64_t expert = layer.experts > 0 ? layer.ram_experts / layer.experts : 0;
-    model.staging_bytes = std::max(model.staging_bytes, kExpertsUnderWay * expert);
+    model.staging_bytes =
+        std::max(model.staging_bytes, offload::kLeastStagedExperts * DeviceLayout::aligned(expert));
   }
   const auto cache = [config, type = options.cache_type](int64_t layers, int64_t context) {
     return cache_parts(config, layers, context, type);

@@ -19,6 +19,7 @@ struct PlanInputOptions {
   CacheType cache_type = CacheType::kBF16;
   AttentionMode attention = AttentionMode::kSparse;
   Activations activations = Activations::kInt8;
+  bool streams = true;  // not --prefill cpu, nor --mmap; experts of types that are not quantized never are
 };
 
 /// `tensors` are a file's; those of MTP layers are left out, as they are by the model. Throws Error naming

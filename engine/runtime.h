@@ -47,11 +47,15 @@ enum class ExpertMemory { kLoaded, kMapped };
 /// all in turn.
 enum class NumaMode { kAuto, kOff, kInterleave };
 
+/// Tokens of the largest pass that is chosen without -b.
+inline constexpr int64_t kMostBatch = 32768;
+
 struct RuntimeOptions {
   int64_t threads = 0;  // 0 = all physical cores
   /// Tokens per forward pass (-b): routed experts that are streamed cross once for all of them. 0: as many as
-  /// a GPU has room for, up to kMostBatch; without streaming as many as `tile`.
+  /// a GPU has room for, up to `most_batch`; without streaming as many as `tile`.
   int64_t max_batch = 0;
+  int64_t most_batch = kMostBatch;
   int64_t tile = 512;  // tokens that a GPU computes at a time but for streamed experts (-ub)
   AttentionMode attention = AttentionMode::kSparse;
   Activations activations = Activations::kInt8;        // --exact: kFloat32
@@ -65,6 +69,8 @@ struct RuntimeOptions {
   /// with kGpu, and of its layers.
   std::vector<int64_t> gpu_expert_layers = {};
   Prefill prefill = Prefill::kAuto;  // --prefill
+  /// Bytes of GPU memory that may be in use, other programs' included (--vram-limit); 0: all.
+  int64_t gpu_memory_limit = 0;
   /// GPU memory that streamed experts pass through, of three experts at least; 0: what is free.
   int64_t staging_bytes = 0;
   /// Tokens of a cache that will be made, and its type: a GPU without room for it is refused before anything
@@ -89,9 +95,6 @@ struct ForwardRequest {
   std::stop_token stop = {};  // asked once per layer, and between experts that are streamed
   std::function<void(int64_t layers_done)> progress = {};
 };
-
-/// Tokens of the largest pass that is chosen without -b.
-inline constexpr int64_t kMostBatch = 32768;
 
 /// What a layer that hands its tokens to the experts on the CPU may take beyond the sum of its parts.
 inline constexpr double kHandoverUs = 12;

@@ -79,17 +79,28 @@ void check_figure(const char* name, double value, bool may_be_zero) {
 }  // namespace
 
 SplitRates split_rates(const SplitMachine& machine, int64_t d_model, int64_t d_expert) {
+  return split_rates(machine, 2.0 * 3 * to_double(d_model) * to_double(d_expert));  // gate, up, down
+}
+
+SplitRates split_rates(const SplitMachine& machine, double operations) {
   check_figure("RAM GB/s", machine.ram_gb_per_s, false);
   check_figure("CPU GOPS", machine.cpu_gops, false);
   check_figure("GB/s of copies to the GPU", machine.copy_gb_per_s, false);
   check_figure("us per copy", machine.copy_us, true);
   check_figure("GPU TFLOPS", machine.gpu_tflops, false);
-  const double operations = 2.0 * 3 * to_double(d_model) * to_double(d_expert);  // gate, up, down
   return {.cpu_per_byte = 1 / machine.ram_gb_per_s,
           .cpu_per_token = operations / machine.cpu_gops,
           .copy_per_byte = 1 / machine.copy_gb_per_s,
           .copy_per_expert = machine.copy_us * 1e3,
           .gpu_per_token = operations / (machine.gpu_tflops * 1e3)};
+}
+
+int64_t sure_experts(int64_t experts, int64_t choices, int64_t on_gpu) {
+  constexpr int64_t kSureChoices = 8;
+  if (choices < kSureChoices * experts) {
+    return 0;
+  }
+  return on_gpu == experts ? experts : on_gpu / 2;
 }
 
 SplitTimes predict_split(const SplitWork& work, const SplitRates& rates) {

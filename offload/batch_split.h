@@ -38,6 +38,18 @@ struct SplitMachine {
 };
 /// Throws Error when a figure is not positive and finite (`copy_us` may be 0).
 SplitRates split_rates(const SplitMachine& machine, int64_t d_model, int64_t d_expert);
+/// The same from the `operations` of a token and one of its experts.
+SplitRates split_rates(const SplitMachine& machine, double operations);
+
+/// Tokens of a pass that the CPU is given beside a stream, at most. Chosen: its experts are those that few
+/// tokens chose.
+inline constexpr int64_t kMostSharedTokens = 4096;
+
+/// How many experts of the next layer may be copied before its routes are known, for a pass with so many
+/// `choices` there and after a layer that left `on_gpu` of its `experts` to the GPU. With eight choices for
+/// each expert on average every one of them is as good as sure to be chosen; where the CPU has a share only
+/// half of what the GPU had is taken ahead, so that a choice is left.
+int64_t sure_experts(int64_t experts, int64_t choices, int64_t on_gpu);
 
 enum class ExpertPlace : uint8_t {
   kNowhere,   // no token chose it

@@ -7,14 +7,12 @@
 #include <cmath>
 #include <numeric>
 
+#include "offload/staging_ring.h"
 #include "quant/base/error.h"
 
 namespace sluice::offload {
 namespace {
 
-// For what the driver allocates on its own (graphs, local memory of kernels) and what allocations are rounded
-// up to. Chosen, generously.
-constexpr int64_t kReserveBytes = int64_t{384} << 20;
 constexpr int64_t kContextStep = 1024;  // of remedies
 
 int64_t sum_of(const std::vector<PlannedBytes>& parts) {
@@ -32,6 +30,7 @@ struct Choice {
   int64_t pass_tokens = 0;
   int64_t gpu_layers = 0;
   std::vector<LayerPlace> layers;
+  bool streams = true;  // where it has something to stream
 };
 
 /// The bytes of any choice.
@@ -53,8 +52,8 @@ class Ledger {
     device.parts.push_back({"routed experts", counts.gpu_experts});
     append(device.parts, model_.gpu_cache(counts.gpu_layers, choice.context));
     append(device.parts, model_.gpu_working(work(choice, counts)));
-    device.parts.push_back({"staging ring", counts.streamed_layers > 0 ? model_.staging_bytes : 0});
-    device.parts.push_back({"reserve", kReserveBytes});
+    device.parts.push_back({"staging ring", counts.streams ? model_.staging_bytes : 0});
+    device.parts.push_back({"reserve", kGpuReserveBytes});
     return device;
   }
 
@@ -70,6 +69,8 @@ class Ledger {
     append(device.parts, model_.ram_working(work(choice, counts), cpu_layers > 0));
     return device;
   }
+
+  [[nodiscard]] bool streams(const Choice& choice) const { return count(choice).streams; }
 
   /// Routed experts as the store divides them, everything else evenly.
   [[nodiscard]] std::vector<int64_t> per_node(const Choice& choice) const {
@@ -89,8 +90,8 @@ class Ledger {
 
  private:
   struct Counts {
-    int64_t gpu_layers = 0;       // that the GPU computes
-    int64_t streamed_layers = 0;  // of these, with experts in RAM
+    int64_t gpu_layers = 0;  // that the GPU computes
+    bool streams = false;    // experts in RAM of any of these
     bool gpu_has_experts = false;
     int64_t gpu_weights = 0;
     int64_t gpu_experts = 0;
@@ -113,8 +114,9 @@ class Ledger {
       (place.experts_on_gpu ? counts.gpu_experts : counts.ram_experts) +=
           place.experts_on_gpu ? layer.gpu_experts : layer.ram_experts;
       counts.gpu_has_experts |= place.experts_on_gpu;
-      counts.streamed_layers += place.on_gpu && !place.experts_on_gpu && layer.experts > 0 ? 1 : 0;
+      counts.streams |= place.on_gpu && !place.experts_on_gpu && layer.experts > 0;
     }
+    counts.streams &= choice.streams;
     return counts;
   }
 
@@ -124,7 +126,7 @@ class Ledger {
             .context = choice.context,
             .multiprocessors = machine_.gpu.has_value() ? machine_.gpu->multiprocessors : 0,
             .gpu_has_experts = counts.gpu_has_experts,
-            .streams = counts.streamed_layers > 0};
+            .streams = counts.streams};
   }
 
   const PlanModel& model_;
@@ -142,15 +144,14 @@ class Planner {
     Choice choice{.context = constraints_.context > 0 ? constraints_.context : longest_context(),
                   .pass_tokens = 0,
                   .gpu_layers = chosen_gpu_layers(),
-                  .layers = {}};
+                  .layers = {},
+                  .streams = model_.streams};
     const auto layers = static_cast<int64_t>(model_.layers.size());
     for (int64_t i = 0; i < layers; ++i) {
       const bool on_gpu = i >= layers - (choice.gpu_layers - 1);
-      choice.layers.push_back({.on_gpu = on_gpu, .experts_on_gpu = place_of(i) == ExpertPlace::kGpu});
+      choice.layers.push_back({.on_gpu = on_gpu, .experts_on_gpu = place_of(i) == ExpertWish::kGpu});
     }
-    choose_pass(choice);
-    fill(choice);
-    return choice;
+    return filled(choice);
   }
 
   [[nodiscard]] bool fits(const Choice& choice) const {
@@ -170,8 +171,8 @@ class Planner {
     return chosen_gpu_layers() > 1 ? std::min(model_.context, model_.gpu_context) : model_.context;
   }
 
-  [[nodiscard]] ExpertPlace place_of(int64_t layer) const {
-    return constraints_.experts.empty() ? ExpertPlace::kAuto
+  [[nodiscard]] ExpertWish place_of(int64_t layer) const {
+    return constraints_.experts.empty() ? ExpertWish::kAuto
                                         : constraints_.experts[static_cast<size_t>(layer)];
   }
 
@@ -188,33 +189,73 @@ class Planner {
     return true;
   }
 
-  /// The largest pass that leaves room for itself; the CPU alone has no use for more than a tile.
-  void choose_pass(Choice& choice) const {
-    const bool alone = choice.gpu_layers <= 1;
-    if (constraints_.batch > 0 || alone) {
-      choice.pass_tokens = constraints_.batch > 0 ? constraints_.batch : constraints_.micro_batch;
-      return;
+  /// With a pass, and with what experts fit on the GPU beside it.
+  [[nodiscard]] Choice filled(Choice choice) const {
+    Choice all = choice;
+    for (size_t i = 0; i < all.layers.size(); ++i) {
+      all.layers[i].experts_on_gpu |= may_fill(choice, i);
     }
-    const int64_t least = std::min(kLeastPassTokens, choice.context);
-    choice.pass_tokens = std::min(kMostPassTokens, choice.context);
-    while (choice.pass_tokens > least && !fits(choice)) {
-      choice.pass_tokens = std::max(choice.pass_tokens / 2, least);
+    all.pass_tokens = pass_without_stream(all);
+    if (!ledger_.streams(all) && (all.layers == choice.layers || fits(all))) {
+      return all;
     }
+    if (!ledger_.streams(choice)) {
+      choice.pass_tokens = pass_without_stream(choice);
+      return fill(choice);
+    }
+    const int64_t shortest = constraints_.batch > 0 ? constraints_.batch : constraints_.micro_batch;
+    choice.pass_tokens = longest_pass(choice);
+    Choice best = fill(choice);
+    while (choice.pass_tokens > shortest && !fits(best)) {
+      choice.pass_tokens = std::max(choice.pass_tokens / 2, shortest);
+      best = fill(choice);
+    }
+    if (fits(best)) {
+      return best;
+    }
+    choice.streams = false;
+    choice.pass_tokens = pass_without_stream(choice);
+    return fill(choice);
+  }
+
+  /// More than a tile gains nothing where no expert crosses: the CPU is given a tile's tokens at a time, and
+  /// working memory would grow.
+  [[nodiscard]] int64_t pass_without_stream(const Choice& choice) const {
+    const int64_t tile = constraints_.micro_batch;
+    if (constraints_.batch == 0) {
+      return tile;
+    }
+    return choice.gpu_layers > 0 ? std::min(constraints_.batch, tile) : constraints_.batch;
+  }
+
+  /// Nor is a pass longer than the context, or than a tile where the CPU computes some layers whole.
+  [[nodiscard]] int64_t longest_pass(const Choice& choice) const {
+    if (constraints_.batch > 0) {
+      return constraints_.batch;
+    }
+    const bool divided = choice.gpu_layers <= static_cast<int64_t>(model_.layers.size());
+    const int64_t most = divided ? 0 : std::min(kMostPassTokens, choice.context);
+    return std::max(constraints_.micro_batch, most);
+  }
+
+  [[nodiscard]] bool may_fill(const Choice& choice, size_t layer) const {
+    return model_.layers[layer].experts > 0 && choice.layers[layer].on_gpu &&
+           place_of(static_cast<int64_t>(layer)) == ExpertWish::kAuto;
   }
 
   /// Experts of the last layers first, so that the placement can be said as -ncmoe.
-  void fill(Choice& choice) const {
+  [[nodiscard]] Choice fill(Choice choice) const {
     for (size_t i = model_.layers.size(); i-- > 0;) {
-      if (model_.layers[i].experts == 0 || place_of(static_cast<int64_t>(i)) != ExpertPlace::kAuto ||
-          !choice.layers[i].on_gpu) {
+      if (!may_fill(choice, i)) {
         continue;
       }
       choice.layers[i].experts_on_gpu = true;
       if (ledger_.gpu(choice).free() < 0) {
         choice.layers[i].experts_on_gpu = false;
-        return;
+        break;
       }
     }
+    return choice;
   }
 
   const PlanModel& model_;
@@ -283,14 +324,14 @@ class Remedies {
   void keep_experts_where_layers_are(PlanConstraints& changed, int64_t gpu_layers) const {
     const auto layers = static_cast<int64_t>(changed.experts.size());
     for (int64_t i = 0; i < layers - (gpu_layers - 1) && i < layers; ++i) {
-      ExpertPlace& place = changed.experts[static_cast<size_t>(i)];
-      place = place == ExpertPlace::kGpu ? ExpertPlace::kRam : place;
+      ExpertWish& place = changed.experts[static_cast<size_t>(i)];
+      place = place == ExpertWish::kGpu ? ExpertWish::kRam : place;
     }
   }
 
   /// The smallest -ncmoe, where the user gave experts to the GPU.
   void add_cpu_moe(std::vector<Remedy>& found) const {
-    if (std::ranges::find(constraints_.experts, ExpertPlace::kGpu) == constraints_.experts.end()) {
+    if (std::ranges::find(constraints_.experts, ExpertWish::kGpu) == constraints_.experts.end()) {
       return;
     }
     const auto layers = static_cast<int64_t>(constraints_.experts.size());
@@ -298,7 +339,7 @@ class Remedies {
     for (int64_t n = 0; n <= layers; ++n) {
       for (int64_t i = 0; i < layers; ++i) {
         const bool kept = i >= n && choice_.layers[static_cast<size_t>(i)].on_gpu;
-        changed.experts[static_cast<size_t>(i)] = kept ? ExpertPlace::kGpu : ExpertPlace::kRam;
+        changed.experts[static_cast<size_t>(i)] = kept ? ExpertWish::kGpu : ExpertWish::kRam;
       }
       if (fits(changed)) {
         found.push_back({Remedy::Kind::kCpuMoeLayers, n});
@@ -341,7 +382,7 @@ void check_constraints(const PlanModel& model, const MachineProfile& machine, co
 void check_experts(const PlanModel& model, const PlanConstraints& c, int64_t gpu_layers) {
   const auto layers = static_cast<int64_t>(c.experts.size());
   for (int64_t i = 0; i < layers; ++i) {
-    if (c.experts[static_cast<size_t>(i)] != ExpertPlace::kGpu) {
+    if (c.experts[static_cast<size_t>(i)] != ExpertWish::kGpu) {
       continue;
     }
     if (model.layers[static_cast<size_t>(i)].experts == 0 || i < layers - (gpu_layers - 1)) {
@@ -403,6 +444,7 @@ Plan plan(const PlanModel& model, const MachineProfile& machine, const PlanConst
               .tile_tokens = std::min(constraints.micro_batch, choice.pass_tokens),
               .gpu_layers = choice.gpu_layers,
               .layers = choice.layers,
+              .ring_bytes = 0,
               .ram = planner.ledger().ram(choice),
               .gpu = {},
               .node_bytes = planner.ledger().per_node(choice),
@@ -410,6 +452,9 @@ Plan plan(const PlanModel& model, const MachineProfile& machine, const PlanConst
               .remedies = {}};
   if (choice.gpu_layers > 0) {
     result.gpu = planner.ledger().gpu(choice);
+    result.ring_bytes = planner.ledger().streams(choice) && result.gpu->free() >= 0
+                            ? offload::ring_bytes(model.staging_bytes, result.gpu->free())
+                            : 0;
   }
   result.shortfalls = shortfalls_of(result, machine);
   if (!result.fits()) {

@@ -12,7 +12,7 @@
 
 namespace sluice::offload {
 
-enum class ExpertPlace {
+enum class ExpertWish {
   kAuto,  // the GPU where its memory is left over, the last layers first; else RAM
   kRam,
   kGpu,
@@ -21,19 +21,22 @@ enum class ExpertPlace {
 /// What the user asks for. Flags are named in comments.
 struct PlanConstraints {
   int64_t context = 0;        // -c, tokens; 0: the model's, or as many as fit
-  int64_t batch = 0;          // -b, tokens of a pass; 0: as many as fit, up to kMostPassTokens
+  int64_t batch = 0;          // -b, tokens of a pass; 0: chosen
   int64_t micro_batch = 512;  // -ub, tokens of a tile
   /// -ngl as llama.cpp counts: the head, then the last layers, then, beyond the model's layers, everything.
   /// None: as many as fit.
   std::optional<int64_t> gpu_layers = {};
-  std::vector<ExpertPlace> experts = {};   // -ncmoe, -cmoe, -ot: of each layer; empty: all kAuto
+  std::vector<ExpertWish> experts = {};    // -ncmoe, -cmoe, -ot: of each layer; empty: all kAuto
   std::optional<int64_t> vram_limit = {};  // --vram-limit, bytes
   std::optional<int64_t> ram_limit = {};   // --ram-limit, bytes
 };
 
-/// Tokens of a pass that the plan chooses, at most and at least.
+/// Tokens of the longest pass that is chosen. The shortest one is a tile.
 inline constexpr int64_t kMostPassTokens = 32768;
-inline constexpr int64_t kLeastPassTokens = 512;
+
+/// GPU memory for what the driver allocates on its own (graphs, local memory of kernels) and what allocations
+/// are rounded up to. Chosen, generously.
+inline constexpr int64_t kGpuReserveBytes = int64_t{384} << 20;
 
 struct LayerPlace {
   bool on_gpu = false;  // all but the routed experts
@@ -79,6 +82,7 @@ struct Plan {
   int64_t tile_tokens = 0;
   int64_t gpu_layers = 0;  // as -ngl counts
   std::vector<LayerPlace> layers = {};
+  int64_t ring_bytes = 0;  // GPU memory that experts in RAM are streamed through; 0: none are
   DevicePlan ram = {};
   std::optional<DevicePlan> gpu = {};
   /// Of ram, for each node: routed experts in proportion to read rates, the rest evenly.
@@ -93,9 +97,12 @@ struct Plan {
   [[nodiscard]] std::optional<int64_t> cpu_moe_layers() const;
 };
 
-/// Throws Error naming the flag when the constraints cannot be met by any machine: a context beyond the
-/// model's, limits beyond what the machine has, experts on a GPU that is not there or whose layer is not on
-/// it. What does not fit is no error: the plan says so.
+/// A pass is -b, or chosen: the longest that fits where the GPU computes all layers and experts in RAM are
+/// streamed to it; else a tile, which -b does not exceed either where the GPU computes and nothing is
+/// streamed. Experts are not streamed where there is no room for it. Throws Error naming the flag when the
+/// constraints cannot be met by any machine: a context beyond the model's, limits beyond what the machine
+/// has, experts on a GPU that is not there or whose layer is not on it. What does not fit is no error: the
+/// plan says so.
 Plan plan(const PlanModel& model, const MachineProfile& machine, const PlanConstraints& constraints);
 
 /// Bytes of the experts that `tokens` tokens are expected to meet in a layer, when each chooses at random.

@@ -76,7 +76,8 @@ struct PlanModel {
   int64_t context = 0;         // tokens that the model was made for
   int64_t gpu_context = 0;     // tokens of the longest cache that a GPU takes
   int64_t residual_bytes = 0;  // of a token between layers
-  int64_t staging_bytes = 0;   // GPU memory that experts are copied through when they are streamed
+  bool streams = true;         // experts in RAM can be copied to a GPU for a pass
+  int64_t staging_bytes = 0;   // GPU memory that they are copied through, at least
 
   /// Bytes that `layers` layers remember of `context` tokens.
   std::function<std::vector<PlannedBytes>(int64_t layers, int64_t context)> gpu_cache = {};

@@ -3,13 +3,20 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <cmath>
+#include <map>
+#include <optional>
 #include <utility>
+#include <vector>
+
+#include "offload/expert_pass.h"
+#include "offload/staging_ring.h"
 
 namespace sluice::offload {
 namespace {
 
 // Shares of the machine's rates that kernels reach (docs/benchmarks.md, docs/cuda_attention.md).
-constexpr double kRamShare = 0.9;  // products with one token, of reading
+constexpr double kRamShare = 0.9;  // products, of reading
 constexpr double kForkUs = 12;     // a layer's forks and joins on the CPU (docs/architecture.md)
 constexpr double kSampleUs = 200;  // logits to the host, and the choice of a token
 // Attention over the rate of expert_tflops, which are products in registers as well.
@@ -146,6 +153,9 @@ struct LayerPass {
   double gpu_us = 0;
   double pcie_us = 0;
   double cpu_us = 0;
+  // Experts in RAM that tokens chose, and how many of them the CPU computed.
+  int64_t met = 0;
+  int64_t cpu_experts = 0;
 };
 
 LayerPass on_cpu(const PlanLayer& layer, const Costs& costs, int64_t depth, int64_t tokens) {
@@ -154,33 +164,34 @@ LayerPass on_cpu(const PlanLayer& layer, const Costs& costs, int64_t depth, int6
       n * (layer.weight_operations + layer.expert_operations) + costs.attention_operations(depth, tokens);
   const double bytes = static_cast<double>(layer.ram_weights) + costs.met_bytes(layer, tokens);
   const double us = std::max(costs.cpu_products_us(operations), costs.ram_us(bytes));
-  return {.us = us, .gpu_us = 0, .pcie_us = 0, .cpu_us = us};
+  return {.us = us, .cpu_us = us};
 }
 
+/// The layers of a pass, one after the other: copies run ahead from each into the next.
 class PassCosts {
  public:
   PassCosts(const PlanModel& model, const MachineProfile& machine, const Plan& plan)
       : model_(model), machine_(machine), plan_(plan), costs_(model, machine) {}
 
-  /// The better way of a layer; `way` is set where there is a choice.
-  LayerPass layer(size_t index, int64_t depth, int64_t tokens, PrefillWay& way) const {
+  void begin_pass() {
+    idle_copies_us_ = 0;
+    last_on_gpu_ = {};
+  }
+
+  /// The next layer.
+  LayerPass layer(size_t index, int64_t depth, int64_t tokens) {
     const PlanLayer& layer = model_.layers[index];
     const LayerPlace place = plan_.layers[index];
     if (!place.on_gpu) {
       return on_cpu(layer, costs_, depth, tokens);
     }
     const double shared = shared_us(layer, depth, tokens);
-    if (layer.experts == 0) {
-      return {.us = shared, .gpu_us = shared, .pcie_us = 0, .cpu_us = 0};
+    if (layer.experts > 0 && !place.experts_on_gpu) {
+      return divided(layer, shared, tokens);
     }
-    const double experts = expert_us(layer, tokens);
-    if (place.experts_on_gpu) {
-      return {.us = shared + experts, .gpu_us = shared + experts, .pcie_us = 0, .cpu_us = 0};
-    }
-    const LayerPass streamed = stream(layer, shared + experts, tokens);
-    const LayerPass computed = with_cpu(layer, shared, tokens);
-    way = streamed.us < computed.us ? PrefillWay::kStream : PrefillWay::kCpu;
-    return way == PrefillWay::kStream ? streamed : computed;
+    const double us = shared + (layer.experts > 0 ? expert_us(layer, tokens) : 0);
+    idle_copies_us_ += us;
+    return {.us = us, .gpu_us = us};
   }
 
  private:
@@ -204,26 +215,79 @@ class PassCosts {
         costs_.vram_us(costs_.met_gpu_bytes(layer, tokens)));
   }
 
-  /// Copies of this layer run under the products of the one before.
-  [[nodiscard]] LayerPass stream(const PlanLayer& layer, double gpu_us, int64_t tokens) const {
-    const double copies = costs_.copy_us(costs_.met_bytes(layer, tokens));
-    return {.us = std::max(gpu_us, copies), .gpu_us = gpu_us, .pcie_us = copies, .cpu_us = 0};
+  /// The CPU's tokens cross before it begins and their sums when it is done.
+  LayerPass divided(const PlanLayer& layer, double shared, int64_t tokens) {
+    const ExpertPass experts = experts_of(layer, shared, tokens);
+    idle_copies_us_ = std::max(0.0, phase_us(experts, tokens) - experts.late_copy_us);
+    last_on_gpu_ = experts.on_gpu;
+    const GpuProfile& gpu = *machine_.gpu;
+    const double rows = row_bytes(experts, tokens);
+    return {.us = shared + phase_us(experts, tokens) + costs_.copy_us(rows),
+            .gpu_us = shared + experts.gpu_us,
+            .pcie_us = experts.copy_us + costs_.copy_us(rows) + us_of(rows, gpu.from_gpu_gb_per_s),
+            .cpu_us = experts.cpu_us,
+            .met = experts.met,
+            .cpu_experts = experts.cpu_experts};
   }
 
-  [[nodiscard]] LayerPass with_cpu(const PlanLayer& layer, double shared, int64_t tokens) const {
-    const auto n = static_cast<double>(tokens);
-    const double experts = std::max(costs_.cpu_products_us(n * layer.expert_operations),
-                                    costs_.ram_us(costs_.met_bytes(layer, tokens)));
-    const double moved = n * static_cast<double>(model_.residual_bytes);
-    const double copies =
-        costs_.copy_us(moved) + us_of(moved, machine_.gpu->from_gpu_gb_per_s) + machine_.gpu->handover_us;
-    return {.us = shared + experts + copies, .gpu_us = shared, .pcie_us = copies, .cpu_us = experts};
+  /// From when the routes are known until both sides are done.
+  [[nodiscard]] double phase_us(const ExpertPass& experts, int64_t tokens) const {
+    const GpuProfile& gpu = *machine_.gpu;
+    const double to_cpu = experts.cpu_experts > 0
+                              ? us_of(row_bytes(experts, tokens), gpu.from_gpu_gb_per_s) + gpu.handover_us
+                              : 0;
+    return std::max(to_cpu + experts.cpu_us, experts.stream_us);
+  }
+
+  /// Of the tokens that chose any expert of the CPU's.
+  [[nodiscard]] double row_bytes(const ExpertPass& experts, int64_t tokens) const {
+    const double of_gpu = 1 - static_cast<double>(experts.cpu_choices) / static_cast<double>(experts.choices);
+    const double rows =
+        static_cast<double>(tokens) * (1 - std::pow(of_gpu, static_cast<double>(model_.experts_used)));
+    return rows * static_cast<double>(model_.residual_bytes);
+  }
+
+  /// In the first layer of a pass as in one whose layer before was divided as it would be by itself.
+  [[nodiscard]] ExpertPass experts_of(const PlanLayer& layer, double shared, int64_t tokens) {
+    const double bytes = static_cast<double>(layer.ram_experts) / static_cast<double>(layer.experts);
+    const ExpertPassCase alone{
+        .tokens = tokens_of_experts(layer.experts, tokens),
+        .expert_bytes = bytes,
+        .choice_operations = layer.expert_operations / static_cast<double>(model_.experts_used),
+        .ring_experts = std::min(static_cast<int64_t>(static_cast<double>(plan_.ring_bytes) / bytes),
+                                 layer.experts + kLeastStagedExperts),
+        .window_us = 0,
+        .last_on_gpu = 0,
+        .limits_cpu = tokens > kMostSharedTokens};
+    ExpertPassCase next = alone;
+    next.window_us = idle_copies_us_ + shared;
+    next.last_on_gpu = last_on_gpu_.has_value() ? *last_on_gpu_ : expected_pass(alone, rates()).on_gpu;
+    return expected_pass(next, rates());
+  }
+
+  [[nodiscard]] SplitMachine rates() const {
+    return {.ram_gb_per_s = machine_.cpu.read_gb_per_s * kRamShare,
+            .cpu_gops = machine_.cpu.int8_gops,
+            .copy_gb_per_s = machine_.gpu->to_gpu_gb_per_s,
+            .copy_us = 0,
+            .gpu_tflops = machine_.gpu->expert_tflops};
+  }
+
+  const std::vector<int64_t>& tokens_of_experts(int64_t experts, int64_t tokens) {
+    const auto [found, added] = routes_.try_emplace({experts, tokens});
+    if (added) {
+      found->second = expected_tokens(experts, model_.experts_used, tokens);
+    }
+    return found->second;
   }
 
   const PlanModel& model_;
   const MachineProfile& machine_;
   const Plan& plan_;
   Costs costs_;
+  double idle_copies_us_ = 0;  // since the last copy of a layer before
+  std::optional<int64_t> last_on_gpu_;
+  std::map<std::pair<int64_t, int64_t>, std::vector<int64_t>> routes_;  // of experts and tokens
 };
 
 }  // namespace
@@ -234,7 +298,8 @@ std::string_view limit_name(Limit limit) {
 }
 
 std::string_view prefill_way_name(PrefillWay way) {
-  return way == PrefillWay::kCpu ? "on the CPU" : "streamed";
+  constexpr std::array<std::string_view, 3> kNames{"on the CPU", "streamed", "shared"};
+  return kNames[static_cast<size_t>(way)];
 }
 
 DecodePrediction predict_decode(const PlanModel& model, const MachineProfile& machine, const Plan& plan,
@@ -261,24 +326,24 @@ DecodePrediction predict_decode(const PlanModel& model, const MachineProfile& ma
 PrefillPrediction predict_prefill(const PlanModel& model, const MachineProfile& machine, const Plan& plan,
                                   int64_t tokens) {
   assert(plan.layers.size() == model.layers.size() && tokens >= 1);
-  const PassCosts costs(model, machine, plan);
+  PassCosts costs(model, machine, plan);
   PrefillPrediction total{.tokens = tokens};
-  double streamed_us = 0;
-  double chosen_us = 0;
+  int64_t met = 0;
+  int64_t cpu_experts = 0;
   for (int64_t depth = 0; depth < tokens; depth += plan.pass_tokens) {
     const int64_t n = std::min(plan.pass_tokens, tokens - depth);
+    costs.begin_pass();
     for (size_t i = 0; i < model.layers.size(); ++i) {
-      PrefillWay way = PrefillWay::kCpu;
-      const LayerPass layer = costs.layer(i, depth, n, way);
+      const LayerPass layer = costs.layer(i, depth, n);
       total.us += layer.us;
       total.gpu_us += layer.gpu_us;
       total.pcie_us += layer.pcie_us;
       total.cpu_us += layer.cpu_us;
-      streamed_us += way == PrefillWay::kStream ? layer.us : 0;
-      chosen_us += model.layers[i].experts > 0 ? layer.us : 0;
+      met += layer.met;
+      cpu_experts += layer.cpu_experts;
     }
   }
-  total.way = streamed_us > chosen_us / 2 ? PrefillWay::kStream : PrefillWay::kCpu;
+  total.cpu_share = met > 0 ? static_cast<double>(cpu_experts) / static_cast<double>(met) : 1;
   total.limit =
       largest({{total.cpu_us, Limit::kCpu}, {total.pcie_us, Limit::kPcie}, {total.gpu_us, Limit::kGpu}});
   return total;

@@ -23,7 +23,9 @@ inline constexpr double kScanShare = 0.46;
 enum class PrefillWay {
   kCpu,     // where they lie
   kStream,  // on the GPU, copied there once for each pass
+  kShared,  // some here, some there
 };
+/// "on the CPU", "streamed", "shared".
 std::string_view prefill_way_name(PrefillWay way);
 
 /// One token after `depth` others. All times in us.
@@ -42,18 +44,22 @@ struct DecodePrediction {
 struct PrefillPrediction {
   int64_t tokens = 0;
   double us = 0;
-  double gpu_us = 0;                  // of computing, over all layers and passes
-  double pcie_us = 0;                 // of copying experts
-  double cpu_us = 0;                  // of the CPU's products or reads, whichever takes longer
-  PrefillWay way = PrefillWay::kCpu;  // of most of the time
+  double gpu_us = 0;     // of computing, over all layers and passes
+  double pcie_us = 0;    // of copying experts, and tokens' rows for the CPU
+  double cpu_us = 0;     // of the CPU's products or reads, whichever takes longer
+  double cpu_share = 1;  // of the experts in RAM that tokens choose: what the CPU computes
   Limit limit = Limit::kCpu;
+
+  [[nodiscard]] PrefillWay way() const {
+    return cpu_share == 1 ? PrefillWay::kCpu : cpu_share == 0 ? PrefillWay::kStream : PrefillWay::kShared;
+  }
 
   [[nodiscard]] double tokens_per_second() const { return static_cast<double>(tokens) * 1e6 / us; }
 };
 
 DecodePrediction predict_decode(const PlanModel& model, const MachineProfile& machine, const Plan& plan,
                                 int64_t depth);
-/// With the better way of each layer and pass. `tokens` >= 1.
+/// Experts in RAM are divided as offload/expert_pass.h says. `tokens` >= 1.
 PrefillPrediction predict_prefill(const PlanModel& model, const MachineProfile& machine, const Plan& plan,
                                   int64_t tokens);
 

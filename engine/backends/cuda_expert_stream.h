@@ -15,6 +15,7 @@
 #include "kernels_cuda/base/buffer.h"
 #include "kernels_cuda/base/stream.h"
 #include "offload/expert_weights.h"
+#include "offload/staging_ring.h"
 #include "offload/workers.h"
 
 namespace sluice {
@@ -32,7 +33,7 @@ StreamedSizes streamed_sizes(const offload::ExpertWeights& weights);
 
 /// A ring for such experts of at most `bytes`, and of no more than a layer; no slots when not even
 /// kLeastSlots of one expert fit.
-inline constexpr int64_t kLeastSlots = 3;
+inline constexpr int64_t kLeastSlots = offload::kLeastStagedExperts;
 StagingShape staging_shape(const StreamedSizes& sizes, int64_t bytes);
 
 /// All calls come from one thread.

@@ -19,9 +19,6 @@ constexpr double kCopyGbPerSecond = 25;
 constexpr double kCopyUs = 5;
 constexpr double kGpuTflops = 60;
 
-/// With so many choices for each expert on average every one of them is as good as sure to be chosen.
-constexpr int64_t kSureChoices = 8;
-
 offload::SplitMode mode_of(Prefill prefill) {
   return prefill == Prefill::kAuto  ? offload::SplitMode::kAuto
          : prefill == Prefill::kCpu ? offload::SplitMode::kCpu
@@ -204,15 +201,11 @@ void CudaPrefill::limit_cpu_rows() {
   }
 }
 
-// Where the CPU has a share only half of what was copied in this layer, so that a choice is left.
 std::vector<int32_t> CudaPrefill::sure_of_next(int64_t n_tokens) const {
-  const int64_t experts = shape_.experts.experts;
-  if (n_tokens * shape_.experts.used < kSureChoices * experts) {
-    return {};
-  }
   const auto on_gpu =
       std::ranges::count_if(split_.places(), [](ExpertPlace place) { return place != ExpertPlace::kCpu; });
-  std::vector<int32_t> sure(static_cast<size_t>(on_gpu == experts ? experts : on_gpu / 2));
+  std::vector<int32_t> sure(static_cast<size_t>(
+      offload::sure_experts(shape_.experts.experts, n_tokens * shape_.experts.used, on_gpu)));
   std::iota(sure.begin(), sure.end(), 0);
   return sure;
 }

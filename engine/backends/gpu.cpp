@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "offload/batch_split.h"
 #include "quant/base/error.h"
 
 namespace sluice {
@@ -17,13 +18,16 @@ Device chosen_device(Device wish) {
   return gpu.usable ? Device::kGpu : Device::kCpu;
 }
 
-// Rows that the CPU gets beside a stream are few: its experts are those that few tokens chose.
+int64_t allowed_bytes(const GpuMemory& memory, int64_t limit) {
+  const int64_t in_use = memory.total - memory.free;
+  return limit == 0 ? memory.free : std::clamp<int64_t>(limit - in_use, 0, memory.free);
+}
+
 int64_t most_cpu_tokens(const RuntimeOptions& options) {
-  constexpr int64_t kMostShared = 4096;
   if (options.first_gpu_layer > 0) {
     return options.max_batch;
   }
-  return std::max(options.tile, std::min(options.max_batch, kMostShared));
+  return std::max(options.tile, std::min(options.max_batch, offload::kMostSharedTokens));
 }
 
 }  // namespace sluice

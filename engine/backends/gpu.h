@@ -21,6 +21,19 @@ struct GpuFound {
 };
 GpuFound find_gpu();
 
+/// Memory of the GPU that is computed on, at this moment. All bytes.
+struct GpuMemory {
+  std::string name;  // "NVIDIA GeForce RTX 4090"
+  int64_t total = 0;
+  int64_t free = 0;
+  int64_t multiprocessors = 0;
+};
+/// Throws Error when there is no GPU that can compute, or CUDA fails.
+GpuMemory gpu_memory();
+
+/// What may be taken of it when no more than `limit` bytes shall be in use; 0: no limit. Not below 0.
+int64_t allowed_bytes(const GpuMemory& memory, int64_t limit);
+
 /// `wish`, kAuto being resolved. Throws Error naming -ngl when kGpu cannot be had.
 Device chosen_device(Device wish);
 
@@ -57,7 +70,8 @@ std::unique_ptr<const GpuHostMemory> prepare_host_memory(const offload::ExpertWe
                                                          const RuntimeOptions& options);
 
 /// `options` with `max_batch`, `tile`, `prefill` and `staging_bytes` as the model and the memory that is free
-/// now allow, room for the planned cache left. Throws Error for --prefill stream that cannot be had.
+/// now allow, room for the planned cache left. Throws Error for --prefill stream that cannot be had, where
+/// there are experts in RAM.
 RuntimeOptions sized_for_gpu(const Model& model, const offload::ExpertWeights& experts,
                              RuntimeOptions options);
 

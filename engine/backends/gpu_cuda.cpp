@@ -11,6 +11,8 @@
 #include "engine/backends/gpu_working_memory.h"
 #include "engine/memory_need.h"
 #include "kernels_cuda/base/device.h"
+#include "offload/plan.h"
+#include "offload/staging_ring.h"
 #include "quant/base/error.h"
 
 namespace sluice {
@@ -23,6 +25,20 @@ std::string name_of(const cuda::DeviceProperties& gpu) {
                      static_cast<double>(gpu.memory_bytes) / 1e9);
 }
 
+/// The same where a limit is what counts.
+std::string limited_name(const cuda::DeviceProperties& gpu, const RuntimeOptions& options) {
+  return options.gpu_memory_limit == 0 ? name_of(gpu)
+                                       : fmt::format("{} with --vram-limit {:.2f} GB", name_of(gpu),
+                                                     static_cast<double>(options.gpu_memory_limit) / 1e9);
+}
+
+/// Of this thread's GPU, within the limit.
+int64_t free_bytes(const RuntimeOptions& options) {
+  const cuda::DeviceMemory now = cuda::device_memory();
+  return allowed_bytes({.name = {}, .total = now.total_bytes, .free = now.free_bytes},
+                       options.gpu_memory_limit);
+}
+
 /// Without streaming: the CPU gets what experts a tile's tokens chose, so a pass is no longer than that.
 RuntimeOptions least_of(RuntimeOptions options) {
   options.max_batch = options.max_batch == 0 ? options.tile : std::min(options.max_batch, options.tile);
@@ -32,12 +48,21 @@ RuntimeOptions least_of(RuntimeOptions options) {
   return options;
 }
 
+bool has_experts_from(const offload::ExpertWeights& experts, int64_t first_layer) {
+  for (int64_t layer = first_layer; layer < experts.layers(); ++layer) {
+    if (experts.experts(layer) > 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
 std::string why_not_streamed(const offload::ExpertWeights& experts, const RuntimeOptions& options) {
   if (options.activations == Activations::kFloat32) {
     return "--exact";
   }
-  if (streamed_sizes(experts).experts == 0) {
-    return "no experts in memory";
+  if (!has_experts_from(experts, options.first_gpu_layer)) {
+    return "no experts of the GPU's layers in memory";
   }
   return CudaStreamedExperts::takes(experts) ? "" : "mapped ones, or ones of a type that is not quantized";
 }
@@ -53,7 +78,7 @@ class StreamFit {
       : model_(model),
         sizes_(streamed_sizes(experts)),
         multiprocessors_(cuda::device_properties(kDevice).multiprocessors),
-        free_(cuda::device_memory().free_bytes - kReserve -
+        free_(free_bytes(options) - offload::kGpuReserveBytes -
               CudaCache::bytes_needed(model.config(), parts_of(model.config(), options).gpu.layers,
                                       options.planned_context, options.planned_cache)),
         options_(options) {
@@ -64,7 +89,7 @@ class StreamFit {
     options_.tile = std::min(options_.tile, options_.max_batch);
     fits_ = has_room();
     if (options_.staging_bytes == 0 && fits_) {
-      options_.staging_bytes = least_ring() + (free_ - needed()) / 8 * 7;
+      options_.staging_bytes = offload::ring_bytes(least_ring(), free_ - needed());
     }
     if (fits_) {
       options_.staging_bytes = staging_shape(sizes_, options_.staging_bytes).bytes();
@@ -74,8 +99,8 @@ class StreamFit {
   [[nodiscard]] bool fits() const { return fits_; }
   [[nodiscard]] const RuntimeOptions& options() const { return options_; }
   [[nodiscard]] std::string need() const {
-    return fmt::format("{} of free GPU memory for passes of {} tokens (-b) and three experts under way",
-                       gigabytes(needed()), options_.max_batch);
+    return fmt::format("{} of free GPU memory for passes of {} tokens (-b) and {} experts under way",
+                       gigabytes(needed()), options_.max_batch, kLeastSlots);
   }
   [[nodiscard]] std::string found() const {
     return needed() <= free_ ? fmt::format("{} for experts under way", gigabytes(options_.staging_bytes))
@@ -83,9 +108,6 @@ class StreamFit {
   }
 
  private:
-  /// For what the driver allocates on its own: graphs, local memory of kernels.
-  static constexpr int64_t kReserve = int64_t{384} << 20;
-
   [[nodiscard]] bool has_room() const {
     return staging_shape(sizes_, least_ring()).slots > 0 && needed() <= free_;
   }
@@ -94,7 +116,7 @@ class StreamFit {
   [[nodiscard]] int64_t most_batch() const {
     if (options_.first_gpu_layer > 0) return options_.tile;
     const int64_t context = options_.planned_context == 0 ? kMostBatch : options_.planned_context;
-    return std::max(options_.tile, std::min(kMostBatch, context));
+    return std::max(options_.tile, std::min(options_.most_batch, context));
   }
   [[nodiscard]] int64_t least_ring() const {
     return options_.staging_bytes > 0 ? options_.staging_bytes : kLeastSlots * sizes_.expert_bytes;
@@ -129,6 +151,16 @@ GpuFound find_gpu() {
   return {.usable = true, .why_not = {}, .notice = {}};
 }
 
+GpuMemory gpu_memory() {
+  cuda::use_device(kDevice);
+  const cuda::DeviceProperties gpu = cuda::device_properties(kDevice);
+  const cuda::DeviceMemory now = cuda::device_memory();
+  return {.name = gpu.name,
+          .total = now.total_bytes,
+          .free = now.free_bytes,
+          .multiprocessors = gpu.multiprocessors};
+}
+
 std::unique_ptr<const GpuWeights> load_gpu_weights(const Model& model, const RuntimeOptions& options,
                                                    offload::Workers& workers) {
   const ModelConfig& config = model.config();
@@ -138,14 +170,14 @@ std::unique_ptr<const GpuWeights> load_gpu_weights(const Model& model, const Run
   const cuda::DeviceProperties gpu = cuda::device_properties(kDevice);
   const RuntimeOptions least = least_of(options);
   require_gpu_memory(
-      name_of(gpu),
+      limited_name(gpu, options),
       {.weights = CudaWeights::bytes_needed(model, part),
        .experts = CudaExpertWeights::bytes_needed(model, options.gpu_expert_layers),
        .working = CudaBackend::bytes_needed(config, least, {}, gpu.multiprocessors),
        .max_batch = least.max_batch,
        .cache = CudaCache::bytes_needed(config, part.layers, options.planned_context, options.planned_cache),
        .context = options.planned_context},
-      cuda::device_memory().free_bytes);
+      free_bytes(options));
   return std::make_unique<CudaWeights>(model, part, options.gpu_expert_layers, name_of(gpu), workers,
                                        options.load_stop);
 }
@@ -169,7 +201,8 @@ RuntimeOptions sized_for_gpu(const Model& model, const offload::ExpertWeights& e
   if (why_not.empty() && fit.fits()) {
     return fit.options();
   }
-  if (options.prefill == Prefill::kStream) {
+  // Where all experts are the GPU's there is nothing to ask for.
+  if (options.prefill == Prefill::kStream && streamed_sizes(experts).experts > 0) {
     throw Error("--prefill stream", why_not.empty() ? fit.need() : "experts that can be streamed",
                 why_not.empty() ? fit.found() : why_not);
   }
@@ -181,11 +214,11 @@ std::unique_ptr<Backend> make_gpu_backend(const Model& model, const GpuModel& pa
   cuda::use_device(kDevice);
   const cuda::DeviceProperties gpu = cuda::device_properties(kDevice);
   // The weights may have been loaded for another batch.
-  require_gpu_memory(name_of(gpu),
+  require_gpu_memory(limited_name(gpu, options),
                      {.working = CudaBackend::bytes_needed(
                           model.config(), options, streamed_sizes(parts.experts), gpu.multiprocessors),
                       .max_batch = options.max_batch},
-                     cuda::device_memory().free_bytes);
+                     free_bytes(options));
   return std::make_unique<CudaBackend>(
       CudaBackend::Parts{model, dynamic_cast<const CudaWeights&>(parts.weights), parts.experts,
                          dynamic_cast<const CudaPinnedStore&>(parts.host_memory)},

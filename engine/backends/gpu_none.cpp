@@ -14,6 +14,10 @@ GpuFound find_gpu() {
   return {.usable = false, .why_not = kWhyNot, .notice = {}};
 }
 
+GpuMemory gpu_memory() {
+  throw Error("GPU", "one to compute on", kWhyNot);
+}
+
 std::optional<offload::GpuProfile> measure_gpu(const RateProgress&, const std::stop_token&) {
   return {};
 }

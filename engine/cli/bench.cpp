@@ -25,6 +25,7 @@
 #include "engine/cli/terminal.h"
 #include "engine/cli/value_list.h"
 #include "engine/cli/whole_number.h"
+#include "engine/gpu_placement.h"
 #include "offload/machine.h"
 #include "quant/base/error.h"
 
@@ -46,7 +47,7 @@ struct BenchOptions {
   std::vector<AttentionMode> attention{AttentionMode::kSparse};
   std::vector<CacheType> cache_types{CacheType::kBF16};
   ExpertOptions experts;
-  std::string cpu_moe_layers;  // of `placement`, a list; empty = all
+  std::string cpu_moe_layers;  // of `placement`, a list; empty = not said
   PlacementOptions placement;
   int64_t repetitions = 5;
   std::string file;
@@ -185,6 +186,10 @@ class Bench {
         setups_(setups_of(options, model.config().layers)) {
     context_ = longest(tests_);
     tokens_ = tokens_of(model, options, context_);
+    filling_ = filling_of_all();
+    if (filling_.has_value()) {
+      write_all(STDERR_FILENO, filling_text(*filling_) + "\n");
+    }
   }
 
   void run(const std::stop_token& stop) {
@@ -219,12 +224,27 @@ class Bench {
     options.attention = setup.attention;
     options.profile = options_.profile;
     PlacementOptions placement = options_.placement;
-    placement.cpu_moe_layers = setup.cpu_moe_layers;
+    if (!options_.cpu_moe_layers.empty()) placement.cpu_moe_layers = setup.cpu_moe_layers;
     placement.apply_to(options, model_);
     options.planned_context = context_;
     options.planned_cache = setup.cache_type;
     options_.experts.apply_to(options);
+    if (filling_.has_value()) options.gpu_expert_layers = filling_->layers;
+    if (!options.gpu_expert_layers.empty()) options.device = Device::kGpu;
     return options;
+  }
+
+  /// What has room in every setup: weights are loaded once for all of them. None where flags place experts,
+  /// and without a GPU.
+  [[nodiscard]] std::optional<GpuFilling> filling_of_all() const {
+    std::optional<GpuFilling> fewest;
+    if (options_.placement.places_experts() || !options_.cpu_moe_layers.empty()) return fewest;
+    for (const BenchSetup& setup : setups_) {
+      const std::optional<GpuFilling> filling = gpu_filling_now(model_, runtime_options(setup));
+      if (!filling.has_value()) return {};
+      if (!fewest.has_value() || filling->layers.size() < fewest->layers.size()) fewest = filling;
+    }
+    return fewest;
   }
 
   bool run_setups(BenchWriter& writer, const std::stop_token& stop) {
@@ -249,6 +269,7 @@ class Bench {
     setup.tile = runtime.options().tile;
     setup.prefill = runtime.options().prefill;
     setup.gpu_layers = gpu_layers(model_.config().layers, runtime.options());
+    if (filling_.has_value() && !filling_->layers.empty()) setup.cpu_moe_layers = filling_->layers.front();
     Session session(runtime, context_, setup.cache_type);
     for (const BenchTest& test : tests_) {
       const std::optional<BenchRow> row = run_test(session, test, setup, stop);
@@ -285,6 +306,7 @@ class Bench {
   const Model& model_;
   std::vector<BenchTest> tests_;
   std::vector<BenchSetup> setups_;
+  std::optional<GpuFilling> filling_;  // of the GPU's free memory, with experts that no flag places
   int64_t context_ = 0;
   int64_t rows_ = 0;  // written
   std::vector<int32_t> tokens_;
@@ -347,9 +369,11 @@ void add_bench_command(CLI::App& app) {
                     "Tell where the time of MoE layers goes, in a table of its own (md)");
   options->placement.add_most_to(*command);
   command
-      ->add_option("--n-cpu-moe", options->cpu_moe_layers,
-                   "Also -ncmoe. Routed experts of the first N layers stay in memory, those of the other "
-                   "layers go to the GPU; weights are loaded for each value (default: all stay)")
+      ->add_option(
+          "--n-cpu-moe", options->cpu_moe_layers,
+          "Also -ncmoe. Routed experts of the first N layers stay in memory, those of the other "
+          "layers go to the GPU; weights are loaded for each value (default: as many layers there as "
+          "have room)")
       ->type_name("LIST")
       ->group("Placement");
   command->footer(

@@ -120,6 +120,9 @@ RuntimeOptions ComputeOptions::runtime(const Model& model, int64_t tokens) const
   options.planned_context = tokens;
   options.planned_cache = cache_type;
   experts.apply_to(options);
+  if (!placement.places_experts()) {
+    fill_gpu(options, model);
+  }
   return options;
 }
 

@@ -52,8 +52,8 @@ struct ComputeOptions {
   PlacementOptions placement;
 
   void add_to(CLI::App& app);
-  /// For a cache of `tokens` tokens. Throws Error as
-  /// PlacementOptions::apply_to does.
+  /// For a cache of `tokens` tokens, free GPU memory filled with experts where no flag places them
+  /// (fill_gpu). Throws Error as PlacementOptions::apply_to and fill_gpu do.
   [[nodiscard]] RuntimeOptions runtime(const Model& model, int64_t tokens) const;
   /// Tokens of context to reserve for `model`.
   [[nodiscard]] int64_t context_for(const Model& model) const;

@@ -1,13 +1,17 @@
 #include "engine/cli/placement.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <map>
 #include <regex>
 #include <string_view>
 
+#include "engine/cli/byte_size.h"
+#include "engine/cli/terminal.h"
 #include "engine/cli/whole_number.h"
+#include "engine/gpu_placement.h"
 #include "quant/base/error.h"
 
 namespace sluice::cli {
@@ -92,7 +96,7 @@ void PlacementOptions::add_to(CLI::App& app) {
   take_whole_number(
       app.add_option("--n-cpu-moe", cpu_moe_layers,
                      "Also -ncmoe. Routed experts of the first N layers stay in memory, those of "
-                     "the other layers go to the GPU (default: all stay)"),
+                     "the other layers go to the GPU (default: as many layers there as have room)"),
       0)
       ->group(kGroup);
 }
@@ -100,8 +104,8 @@ void PlacementOptions::add_to(CLI::App& app) {
 void PlacementOptions::add_most_to(CLI::App& app) {
   take_whole_number(
       app.add_option("--n-gpu-layers", gpu_layers,
-                     "Also -ngl. The last N layers on the GPU, all but their routed experts; "
-                     "the output head counts as the last one. 0 = all on the CPU, more than the "
+                     "Also -ngl. The last N layers on the GPU, but routed experts only as far as they have "
+                     "room; the output head counts as the last one. 0 = all on the CPU, more than the "
                      "model's layers = all on the GPU (default: that where there is one)"),
       0)
       ->group(kGroup);
@@ -113,6 +117,9 @@ void PlacementOptions::add_most_to(CLI::App& app) {
       ->type_name("REGEX=CPU|CUDA0")
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->expected(1)
+      ->group(kGroup);
+  take_byte_size(app.add_option("--vram-limit", vram_limit,
+                                "GPU memory to use, at most, with what other programs use (default: all)"))
       ->group(kGroup);
 }
 
@@ -150,6 +157,14 @@ void PlacementOptions::apply_to(RuntimeOptions& options, const Model& model) con
   options.device = gpu_layers == 0 ? Device::kCpu : Device::kGpu;
   if (gpu_layers < 0 && options.gpu_expert_layers.empty()) options.device = Device::kAuto;
   options.first_gpu_layer = options.device == Device::kGpu ? first_gpu : 0;
+  options.gpu_memory_limit = vram_limit.value_or(0);
+}
+
+void fill_gpu(RuntimeOptions& options, const Model& model) {
+  if (const std::optional<GpuFilling> filling = gpu_filling_now(model, options)) {
+    write_all(STDERR_FILENO, filling_text(*filling) + "\n");
+    options = filled(options, *filling);
+  }
 }
 
 }  // namespace sluice::cli

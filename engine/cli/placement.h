@@ -1,5 +1,6 @@
-// -ngl, -ncmoe, -cmoe and -ot: what of a model is computed on the GPU, with llama.cpp's meaning but for one
-// thing: without -ncmoe, -cmoe and -ot the routed experts of all layers are the CPU's.
+// -ngl, -ncmoe, -cmoe, -ot and --vram-limit: what of a model is computed on the GPU, with llama.cpp's meaning
+// but for one thing: without -ncmoe, -cmoe and -ot the GPU gets the routed experts of as many layers as have
+// room.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -18,13 +19,15 @@ struct PlacementOptions {
   std::optional<int64_t> cpu_moe_layers;  // -ncmoe
   bool cpu_moe = false;                   // -cmoe
   std::vector<std::string> overrides;     // -ot: REGEX=CPU or REGEX=CUDA0, the first that matches counts
+  std::optional<int64_t> vram_limit;      // --vram-limit, bytes
 
   void add_to(CLI::App& app);
   /// All but -ncmoe: for a command that takes several of its values and sets `cpu_moe_layers` itself.
   void add_most_to(CLI::App& app);
-  /// Sets `device`, `first_gpu_layer` and `gpu_expert_layers`. Throws Error naming the flag when a value is
-  /// not as said here, asks for what is not possible (tensors other than routed experts where their layer is
-  /// not), or contradicts another flag.
+  /// Sets `device`, `first_gpu_layer`, `gpu_expert_layers` and `gpu_memory_limit`; where these flags say
+  /// nothing of routed experts they are the CPU's then. Throws Error naming the flag when a value is not as
+  /// said here, asks for what is not possible (tensors other than routed experts where their layer is not),
+  /// or contradicts another flag.
   void apply_to(RuntimeOptions& options, const Model& model) const;
 
   /// Whether -ncmoe, -cmoe or -ot say anything of routed experts.
@@ -36,5 +39,9 @@ struct PlacementOptions {
   [[nodiscard]] std::vector<int64_t> gpu_expert_layers(const ModelConfig& config,
                                                        std::span<const quant::Tensor> tensors) const;
 };
+
+/// Where `options`, complete but for routed experts that no flag placed, use a GPU: fills what is free of its
+/// memory with experts, and says so in a line on standard error. Throws Error as gpu_filling_now() does.
+void fill_gpu(RuntimeOptions& options, const Model& model);
 
 }  // namespace sluice::cli

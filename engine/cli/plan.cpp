@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "engine/cli/machine_choice.h"
+#include "engine/cli/ncmoe_table.h"
 #include "engine/cli/planning.h"
 #include "engine/cli/terminal.h"
 
@@ -16,12 +17,17 @@ struct PlanCommandOptions {
   MachineOptions machine;
   PlanningOptions planning;
   bool json = false;
+  bool compare = false;
 };
 
 void show_plan(const PlanCommandOptions& options) {
   const offload::MachineProfile machine = options.machine.read();
-  const PlanReport report = make_report(describe_model(options.model), machine, options.planning);
+  const PlannedModel model = describe_model(options.model);
+  const PlanReport report = make_report(model, machine, options.planning);
   write_all(STDOUT_FILENO, options.json ? to_json(report) : to_text(report));
+  if (options.compare) {
+    write_all(STDOUT_FILENO, "\n" + ncmoe_table(model, machine, options.planning, report));
+  }
   require_fit(report);
 }
 
@@ -34,7 +40,11 @@ void add_plan_command(CLI::App& app) {
   options->model.add_to(*command);
   options->machine.add_to(*command);
   options->planning.add_to(*command);
-  command->add_flag("--json", options->json, "One JSON object for programs");
+  CLI::Option* const json = command->add_flag("--json", options->json, "One JSON object for programs");
+  command
+      ->add_flag("--compare", options->compare,
+                 "A table of other values of -ncmoe, too: GPU memory and predicted tokens per second")
+      ->excludes(json);
   let_last_value_win(*command);
   command->footer(
       "Nothing is loaded. A plan that does not fit is shown, and ends with exit code 1 and what would help.\n"

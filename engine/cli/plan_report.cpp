@@ -55,13 +55,22 @@ std::string decode_line(const DecodePrediction& p) {
       limit_name(p.limit));
 }
 
+/// "shared (CPU 41 %, streamed 59 %)".
+std::string way_text(const PrefillPrediction& p) {
+  std::string text(prefill_way_name(p.way()));
+  if (p.way() == offload::PrefillWay::kShared) {
+    text += fmt::format(" (CPU {:.0f} %, streamed {:.0f} %)", 100 * p.cpu_share, 100 * (1 - p.cpu_share));
+  }
+  return text;
+}
+
 std::string prefill_line(const PrefillPrediction& p) {
   return fmt::format(
       "prefill  {:>8.0f} tokens/s of    {:>6} tokens: {:.1f} s, GPU {:.1f}, PCIe {:.1f}, CPU {:.1f}; experts "
       "{}; "
       "limit {}\n",
       p.tokens_per_second(), p.tokens, p.us / 1e6, p.gpu_us / 1e6, p.pcie_us / 1e6, p.cpu_us / 1e6,
-      prefill_way_name(p.way), limit_name(p.limit));
+      way_text(p), limit_name(p.limit));
 }
 
 std::string_view remedy_flag(Remedy::Kind kind) {
@@ -115,7 +124,8 @@ Json prefill_json(const PrefillPrediction& p) {
           {"gpu_us", p.gpu_us},
           {"pcie_us", p.pcie_us},
           {"cpu_us", p.cpu_us},
-          {"experts", prefill_way_name(p.way)},
+          {"experts", prefill_way_name(p.way())},
+          {"cpu_share", p.cpu_share},
           {"limit", limit_name(p.limit)}};
 }
 

@@ -70,15 +70,14 @@ int64_t bytes_of(const std::vector<quant::Tensor>& tensors) {
   return bytes;
 }
 
-std::vector<offload::ExpertPlace> expert_places(const PlacementOptions& placement,
-                                                const PlannedModel& model) {
+std::vector<offload::ExpertWish> expert_places(const PlacementOptions& placement, const PlannedModel& model) {
   if (!placement.places_experts()) {
     return {};
   }
-  std::vector<offload::ExpertPlace> places(static_cast<size_t>(model.config.layers),
-                                           offload::ExpertPlace::kRam);
+  std::vector<offload::ExpertWish> places(static_cast<size_t>(model.config.layers),
+                                          offload::ExpertWish::kRam);
   for (const int64_t layer : placement.gpu_expert_layers(model.config, model.tensors)) {
-    places[static_cast<size_t>(layer)] = offload::ExpertPlace::kGpu;
+    places[static_cast<size_t>(layer)] = offload::ExpertWish::kGpu;
   }
   return places;
 }
@@ -133,8 +132,6 @@ void PlanningOptions::add_to(CLI::App& app) {
       attention_choices());
   app.add_flag("--exact", exact, "Float32 activations");
   placement.add_to(app);
-  take_byte_size(app.add_option("--vram-limit", vram_limit,
-                                "GPU memory to plan with, at most (default: what the GPU has)"));
   take_byte_size(
       app.add_option("--ram-limit", ram_limit, "RAM to plan with, at most (default: what the machine has)"));
 }
@@ -157,7 +154,7 @@ PlanReport make_report(const PlannedModel& model, const offload::MachineProfile&
                                            .micro_batch = options.micro_batch,
                                            .gpu_layers = layers < 0 ? std::nullopt : std::optional(layers),
                                            .experts = expert_places(options.placement, model),
-                                           .vram_limit = options.vram_limit,
+                                           .vram_limit = options.placement.vram_limit,
                                            .ram_limit = options.ram_limit}),
                     .decode = {},
                     .prefill = {}};

@@ -37,7 +37,7 @@ struct PlannedModel {
 /// Reads the header of a file, or makes up what one would hold. Throws Error.
 PlannedModel describe_model(const PlannedModelOptions& options);
 
-/// -c, -b, -ub, -ctk, --attention, --exact, where things are computed, --vram-limit, --ram-limit.
+/// -c, -b, -ub, -ctk, --attention, --exact, where things are computed, --ram-limit.
 struct PlanningOptions {
   int64_t context = 0;
   int64_t batch = 0;
@@ -46,7 +46,6 @@ struct PlanningOptions {
   AttentionMode attention = AttentionMode::kSparse;
   bool exact = false;
   PlacementOptions placement;
-  std::optional<int64_t> vram_limit;
   std::optional<int64_t> ram_limit;
 
   void add_to(CLI::App& app);

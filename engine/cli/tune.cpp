@@ -16,6 +16,7 @@
 #include "engine/backends/gpu_rates.h"
 #include "engine/cli/interrupt.h"
 #include "engine/cli/interrupted.h"
+#include "engine/cli/ncmoe_table.h"
 #include "engine/cli/planning.h"
 #include "engine/cli/terminal.h"
 #include "engine/cli/tune_layer.h"
@@ -164,6 +165,8 @@ void tune(const TuneOptions& options) {
   if (model.has_value()) {
     const PlanReport report = make_report(*model, profile, options.planning);
     write_all(STDOUT_FILENO, "\n" + to_text(report));
+    const std::string table = ncmoe_table(*model, profile, options.planning, report);
+    write_all(STDOUT_FILENO, table.empty() ? table : "\n" + table);
     require_fit(report);
     write_all(STDOUT_FILENO, recommendation(options, report));
   }

@@ -171,7 +171,7 @@ TEST(Run, Placement) {
 TEST(Run, ClosedOutputEndsItQuietly) {
   ProgramOptions options;
   options.close_output = true;
-  const ProgramResult result = run_sluice(run_arguments({"-p", "a", "-n", "50"}), options);
+  const ProgramResult result = run_sluice(run_arguments({"-p", "a", "-n", "50", "-ngl", "0"}), options);
   EXPECT_EQ(result.exit_code, 1);
   EXPECT_EQ(result.err, "");
 }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "engine/backends/cuda_cache.h"
+#include "engine/backends/cuda_expert_stream.h"
 #include "engine/backends/cuda_expert_weights.h"
 #include "engine/backends/cuda_prefill.h"
 #include "engine/backends/cuda_weights.h"
@@ -67,6 +68,17 @@ TEST(CudaPlanInput, StreamedExpertsAreCountedAsTheyAreAllocated) {
     const int64_t counted = streamed_bytes(c, tokens);
     EXPECT_GE(counted, allocated) << tokens;
     EXPECT_LE(counted, allocated + (int64_t{64} << 10)) << tokens;
+  }
+}
+
+TEST(CudaPlanInput, ThePlansRingIsTheLeastThatTheBackendTakes) {
+  for (const char* const type : {"q8_0", "nvfp4"}) {
+    const offload::PlanModel plan = described(
+        synth::open_model(synth::parse_model_spec(std::string("synth:tiny,dense=1,moe=2,type=") + type), {}));
+    const StreamedSizes sizes{.expert_bytes = plan.staging_bytes / kLeastSlots,
+                              .experts = plan.layers.back().experts};
+    EXPECT_EQ(staging_shape(sizes, plan.staging_bytes).slots, kLeastSlots) << type;
+    EXPECT_EQ(staging_shape(sizes, plan.staging_bytes - 1).slots, 0) << type;
   }
 }
 

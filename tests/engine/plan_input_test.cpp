@@ -109,6 +109,19 @@ TEST(PlanInput, DenseAttentionAttendsToAll) {
   EXPECT_EQ(plan.memory.most_attended, model.config().context_length);
 }
 
+TEST(PlanInput, QuantizedExpertsAreStreamedThroughARingOfThree) {
+  for (const char* const type : kTypes) {
+    const Model model = tiny_model(type);
+    const offload::PlanModel plan = described(model);
+    EXPECT_EQ(plan.streams, std::string(type) != "bf16") << type;
+    const offload::PlanLayer& layer = plan.layers.back();
+    EXPECT_GE(plan.staging_bytes, 3 * (layer.ram_experts / layer.experts)) << type;
+    EXPECT_LE(plan.staging_bytes, 3 * (layer.ram_experts / layer.experts + 255)) << type;
+    EXPECT_FALSE(described(model, {.activations = Activations::kFloat32}).streams);
+    EXPECT_FALSE(described(model, {.streams = false}).streams);
+  }
+}
+
 TEST(PlanInput, MissingTensorsAreNamed) {
   const Model model = tiny_model("q8_0");
   std::vector<quant::Tensor> tensors = model.file().tensors();

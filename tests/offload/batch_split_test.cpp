@@ -423,5 +423,12 @@ TEST_F(LearnerTest, ACpuThatIsNotUsedIsGivenAnotherChance) {
   EXPECT_GT(before, 1);
 }
 
+TEST(SureExperts, AreThoseThatEveryPassMeets) {
+  EXPECT_EQ(sure_experts(256, 8 * 256, 256), 256);
+  EXPECT_EQ(sure_experts(256, 8 * 256 - 1, 256), 0) << "too few choices";
+  EXPECT_EQ(sure_experts(256, 4096, 255), 127) << "the CPU had a share";
+  EXPECT_EQ(sure_experts(256, 4096, 0), 0);
+}
+
 }  // namespace
 }  // namespace sluice::offload

@@ -95,7 +95,7 @@ TEST_F(PlanTest, ResidentExpertsAreTheLastLayersAndNotOneMoreWouldFit) {
     EXPECT_LT(p.gpu->free(), model.layers[first - 1].gpu_experts + 10'000'000) << "layer " << first - 1;
     PlanConstraints same{.context = 4096, .batch = p.pass_tokens};
     for (size_t layer = 0; layer < model.layers.size(); ++layer) {
-      same.experts.push_back(layer >= first ? ExpertPlace::kGpu : ExpertPlace::kRam);
+      same.experts.push_back(layer >= first ? ExpertWish::kGpu : ExpertWish::kRam);
     }
     EXPECT_EQ(plan(model, machine, same).gpu->parts, p.gpu->parts) << "said as flags it is the same plan";
   }
@@ -112,7 +112,7 @@ TEST_F(PlanTest, EachRemedyIsEnoughByItself) {
     if (random_.integer(0, 1) == 1) c.batch = random_.integer(512, 65536);
     if (random_.integer(0, 1) == 1) {
       for (const PlanLayer& layer : model.layers) {
-        c.experts.push_back(layer.experts > 0 ? ExpertPlace::kGpu : ExpertPlace::kRam);
+        c.experts.push_back(layer.experts > 0 ? ExpertWish::kGpu : ExpertWish::kRam);
       }
     }
     const Plan p = plan(model, machine, c);
@@ -128,7 +128,7 @@ TEST_F(PlanTest, EachRemedyIsEnoughByItself) {
         const bool leaves_ram = remedy.kind == Remedy::Kind::kCpuMoeLayers ? l >= remedy.value
                                 : remedy.kind == Remedy::Kind::kGpuLayers  ? l >= layers - remedy.value + 1
                                                                            : true;
-        if (!leaves_ram) changed.experts[static_cast<size_t>(l)] = ExpertPlace::kRam;
+        if (!leaves_ram) changed.experts[static_cast<size_t>(l)] = ExpertWish::kRam;
       }
       EXPECT_TRUE(plan(model, machine, changed).fits())
           << static_cast<int>(remedy.kind) << " " << remedy.value;
@@ -152,6 +152,69 @@ TEST_F(PlanTest, LayersAreCountedAsLlamaCppDoes) {
   }
 }
 
+// As the runtime resolves -b and -ub (engine/backends/gpu_cuda.cpp).
+TEST_F(PlanTest, PassesAreWhatTheRuntimeTakes) {
+  SCOPED_TRACE(random_.describe());
+  PlanModel model = testing::random_plan_model(random_);
+  PlanLayer layer = model.layers.back();
+  layer.experts = 16;
+  layer.gpu_experts = layer.ram_experts = 1'000'000'000;
+  model.layers = {layer, layer, layer};
+  MachineProfile machine = testing::random_machine(random_);
+  machine.cpu.nodes = {{int64_t{1} << 50, 100}};
+  machine.gpu->memory_bytes = int64_t{1} << 45;
+  const std::vector<ExpertWish> in_ram(3, ExpertWish::kRam);
+  const auto pass = [&](PlanConstraints c) {
+    c.micro_batch = 100;
+    return plan(model, machine, c).pass_tokens;
+  };
+  EXPECT_EQ(pass({.context = 70'000, .experts = in_ram}), kMostPassTokens);
+  EXPECT_EQ(pass({.context = 4096, .experts = in_ram}), 4096);
+  EXPECT_EQ(pass({.context = 50, .experts = in_ram}), 100) << "at least a tile";
+  EXPECT_EQ(pass({.context = 4096, .batch = 7000, .experts = in_ram}), 7000);
+  EXPECT_EQ(pass({.context = 4096}), 100) << "all experts are resident: nothing is streamed";
+  EXPECT_EQ(pass({.context = 4096, .batch = 7000}), 100);
+  EXPECT_EQ(pass({.context = 4096, .batch = 7}), 7);
+  EXPECT_EQ(pass({.context = 4096, .gpu_layers = 3, .experts = in_ram}), 100) << "the CPU has a whole layer";
+  EXPECT_EQ(pass({.context = 4096, .batch = 7000, .gpu_layers = 3, .experts = in_ram}), 7000);
+  EXPECT_EQ(pass({.context = 4096, .batch = 7000, .gpu_layers = 1}), 100) << "the head alone streams nothing";
+  EXPECT_EQ(pass({.context = 4096, .batch = 7000, .gpu_layers = 0}), 7000);
+  EXPECT_EQ(pass({.context = 4096, .gpu_layers = 0}), 100);
+  model.streams = false;
+  EXPECT_EQ(pass({.context = 4096, .batch = 7000, .experts = in_ram}), 100);
+}
+
+TEST_F(PlanTest, WithoutRoomForAStreamThereIsNone) {
+  SCOPED_TRACE(random_.describe());
+  int without = 0;
+  for (int i = 0; i < kCases; ++i) {
+    PlanModel model = testing::random_plan_model(random_);
+    MachineProfile machine = testing::random_machine(random_);
+    machine.cpu.nodes = {{int64_t{1} << 50, 100}};
+    const std::vector<ExpertWish> in_ram(model.layers.size(), ExpertWish::kRam);
+    const auto plan_for = [&](int64_t bytes) {
+      machine.gpu->memory_bytes = bytes;
+      return plan(model, machine, {.context = 4096, .experts = in_ram});
+    };
+    const Plan roomy = plan_for(int64_t{1} << 45);
+    if (roomy.ring_bytes == 0) continue;  // no layer has experts
+    EXPECT_EQ(roomy.pass_tokens, 4096);
+    EXPECT_EQ(part(*roomy.gpu, "staging ring"), model.staging_bytes);
+    const Plan tight = plan_for(roomy.gpu->total());
+    EXPECT_EQ(tight.ring_bytes, model.staging_bytes) << "exactly";
+    const int64_t least =
+        plan(model, machine, {.context = 4096, .batch = 512, .experts = in_ram}).gpu->total();
+    const Plan one_less = plan_for(least - 1);
+    EXPECT_TRUE(one_less.fits());
+    EXPECT_EQ(one_less.ring_bytes, 0);
+    EXPECT_EQ(one_less.pass_tokens, 512);
+    EXPECT_EQ(part(*one_less.gpu, "staging ring"), 0);
+    EXPECT_FALSE(plan_for(one_less.gpu->total() - 1).fits());
+    ++without;
+  }
+  EXPECT_GT(without, 0);
+}
+
 TEST_F(PlanTest, ImpossibleWishesNameTheirFlag) {
   SCOPED_TRACE(random_.describe());
   PlanModel model = testing::random_plan_model(random_);
@@ -169,8 +232,8 @@ TEST_F(PlanTest, ImpossibleWishesNameTheirFlag) {
   EXPECT_TRUE(error({.ram_limit = machine.memory_bytes() + 1}).starts_with("--ram-limit: expected 1 to "));
   const char* const kExperts =
       "-ncmoe, -ot: expected routed experts of layers that the GPU computes, found layer ";
-  EXPECT_EQ(error({.experts = {ExpertPlace::kGpu, ExpertPlace::kRam}}), std::string(kExperts) + "0");
-  EXPECT_EQ(error({.gpu_layers = 1, .experts = {ExpertPlace::kRam, ExpertPlace::kGpu}}),
+  EXPECT_EQ(error({.experts = {ExpertWish::kGpu, ExpertWish::kRam}}), std::string(kExperts) + "0");
+  EXPECT_EQ(error({.gpu_layers = 1, .experts = {ExpertWish::kRam, ExpertWish::kGpu}}),
             std::string(kExperts) + "1");
   machine.gpu.reset();
   EXPECT_EQ(error({.gpu_layers = 2}),
