@@ -109,13 +109,13 @@ SplitTimes predict_split(const SplitWork& work, const SplitRates& rates) {
 
 BatchSplit::BatchSplit(int64_t max_experts) {
   const auto n = static_cast<size_t>(max_experts);
-  places_.reserve(n);
+  sides_.reserve(n);
   order_.reserve(n);
   tokens_before_.reserve(n + 1);
 }
 
 void BatchSplit::split(const SplitBatch& batch, const SplitRates& rates, SplitMode mode) {
-  assert(batch.tokens.size() <= places_.capacity());
+  assert(batch.tokens.size() <= sides_.capacity());
   assert(batch.resident.empty() || batch.resident.size() == batch.tokens.size());
   sort(batch);
   int64_t copied = mode == SplitMode::kCpu ? 0 : static_cast<int64_t>(order_.size());
@@ -125,7 +125,7 @@ void BatchSplit::split(const SplitBatch& batch, const SplitRates& rates, SplitMo
   }
   work_ = cut(copied);
   for (const int32_t expert : streamed()) {
-    places_[static_cast<size_t>(expert)] = ExpertPlace::kStream;
+    sides_[static_cast<size_t>(expert)] = SplitSide::kStream;
   }
 }
 
@@ -133,17 +133,17 @@ void BatchSplit::split(const SplitBatch& batch, const SplitRates& rates, SplitMo
 void BatchSplit::sort(const SplitBatch& batch) {
   resident_tokens_ = 0;
   expert_bytes_ = batch.expert_bytes;
-  places_.assign(batch.tokens.size(), ExpertPlace::kNowhere);
+  sides_.assign(batch.tokens.size(), SplitSide::kNone);
   order_.clear();
   for (size_t e = 0; e < batch.tokens.size(); ++e) {
     if (batch.tokens[e] == 0) {
       continue;
     }
     if (!batch.resident.empty() && batch.resident[e] != 0) {
-      places_[e] = ExpertPlace::kResident;
+      sides_[e] = SplitSide::kResident;
       resident_tokens_ += batch.tokens[e];
     } else {
-      places_[e] = ExpertPlace::kCpu;
+      sides_[e] = SplitSide::kCpu;
       order_.push_back(static_cast<int32_t>(e));
     }
   }

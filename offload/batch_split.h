@@ -51,8 +51,9 @@ inline constexpr int64_t kMostSharedTokens = 4096;
 /// half of what the GPU had is taken ahead, so that a choice is left.
 int64_t sure_experts(int64_t experts, int64_t choices, int64_t on_gpu);
 
-enum class ExpertPlace : uint8_t {
-  kNowhere,   // no token chose it
+/// Who computes an expert of a batch.
+enum class SplitSide : uint8_t {
+  kNone,      // no token chose it
   kCpu,       // where it lies in RAM
   kStream,    // on the GPU, after a copy
   kResident,  // on the GPU, where it is already
@@ -106,7 +107,7 @@ class BatchSplit {
   void split(const SplitBatch& batch, const SplitRates& rates, SplitMode mode);
 
   /// [experts]
-  [[nodiscard]] std::span<const ExpertPlace> places() const { return places_; }
+  [[nodiscard]] std::span<const SplitSide> sides() const { return sides_; }
   /// Experts to copy, in this order.
   [[nodiscard]] std::span<const int32_t> streamed() const {
     return std::span(order_).first(static_cast<size_t>(work_.copied_experts));
@@ -119,7 +120,7 @@ class BatchSplit {
   [[nodiscard]] SplitWork cut(int64_t copied_experts) const;
   void sort(const SplitBatch& batch);
 
-  std::vector<ExpertPlace> places_;
+  std::vector<SplitSide> sides_;
   std::vector<int32_t> order_;          // that are neither resident nor unused, the busiest first
   std::vector<int64_t> tokens_before_;  // [order + 1]: sums
   int64_t resident_tokens_ = 0;

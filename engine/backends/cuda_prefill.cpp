@@ -10,7 +10,7 @@
 namespace sluice {
 namespace {
 
-using offload::ExpertPlace;
+using offload::SplitSide;
 
 /// Where the rates begin that layers then correct. Chosen, of a workstation.
 constexpr double kRamGbPerSecond = 100;
@@ -167,8 +167,8 @@ std::vector<int32_t> CudaPrefill::divide(int64_t layer, std::span<const CudaExpe
                learner_.rates(), mode_of(shape_.mode));
   work_ = split_.work();
   measured_ = true;
-  std::ranges::transform(split_.places(), is_cpus_.begin(), [](ExpertPlace place) {
-    return static_cast<uint8_t>(place == ExpertPlace::kCpu ? 1 : 0);
+  std::ranges::transform(split_.sides(), is_cpus_.begin(), [](SplitSide side) {
+    return static_cast<uint8_t>(side == SplitSide::kCpu ? 1 : 0);
   });
   limit_cpu_rows();
   std::vector<int32_t> streamed;
@@ -203,7 +203,7 @@ void CudaPrefill::limit_cpu_rows() {
 
 std::vector<int32_t> CudaPrefill::sure_of_next(int64_t n_tokens) const {
   const auto on_gpu =
-      std::ranges::count_if(split_.places(), [](ExpertPlace place) { return place != ExpertPlace::kCpu; });
+      std::ranges::count_if(split_.sides(), [](SplitSide side) { return side != SplitSide::kCpu; });
   std::vector<int32_t> sure(static_cast<size_t>(
       offload::sure_experts(shape_.experts.experts, n_tokens * shape_.experts.used, on_gpu)));
   std::iota(sure.begin(), sure.end(), 0);

@@ -85,7 +85,7 @@ class BatchSplitTest : public ::testing::Test {
     double copied = 0;
     double done = 0;
     for (size_t e = 0; e < c.tokens.size(); ++e) {
-      if (split.places()[e] == ExpertPlace::kResident) {
+      if (split.sides()[e] == SplitSide::kResident) {
         done += static_cast<double>(c.tokens[e]) * c.rates.gpu_per_token;
       }
     }
@@ -118,27 +118,27 @@ TEST_F(BatchSplitTest, EveryExpertIsInOnePlace) {
     const Case c = random_case();
     const auto mode = static_cast<SplitMode>(random_.integer(0, 2));
     split.split(c.batch(), c.rates, mode);
-    ASSERT_EQ(split.places().size(), c.tokens.size());
+    ASSERT_EQ(split.sides().size(), c.tokens.size());
     SplitWork counted{.expert_bytes = kBytes};
     int64_t fewest_streamed = std::numeric_limits<int64_t>::max();
     int64_t most_on_cpu = 0;
     for (size_t e = 0; e < c.tokens.size(); ++e) {
       const bool resident = !c.resident.empty() && c.resident[e] != 0;
-      switch (split.places()[e]) {
-        case ExpertPlace::kNowhere:
+      switch (split.sides()[e]) {
+        case SplitSide::kNone:
           EXPECT_EQ(c.tokens[e], 0);
           break;
-        case ExpertPlace::kResident:
+        case SplitSide::kResident:
           EXPECT_TRUE(resident && c.tokens[e] > 0);
           counted.resident_tokens += c.tokens[e];
           break;
-        case ExpertPlace::kCpu:
+        case SplitSide::kCpu:
           EXPECT_TRUE(!resident && c.tokens[e] > 0 && mode != SplitMode::kStream);
           ++counted.cpu_experts;
           counted.cpu_tokens += c.tokens[e];
           most_on_cpu = std::max(most_on_cpu, c.tokens[e]);
           break;
-        case ExpertPlace::kStream:
+        case SplitSide::kStream:
           EXPECT_TRUE(!resident && c.tokens[e] > 0 && mode != SplitMode::kCpu);
           ++counted.copied_experts;
           counted.copied_tokens += c.tokens[e];
@@ -155,7 +155,7 @@ TEST_F(BatchSplitTest, EveryExpertIsInOnePlace) {
     EXPECT_EQ(split.work().last_tokens, counted.copied_experts == 0 ? 0 : fewest_streamed);
     int64_t before = std::numeric_limits<int64_t>::max();
     for (const int32_t e : split.streamed()) {
-      EXPECT_EQ(split.places()[static_cast<size_t>(e)], ExpertPlace::kStream);
+      EXPECT_EQ(split.sides()[static_cast<size_t>(e)], SplitSide::kStream);
       EXPECT_LE(c.tokens[static_cast<size_t>(e)], before);
       before = c.tokens[static_cast<size_t>(e)];
     }
@@ -264,10 +264,10 @@ TEST_F(BatchSplitTest, NothingToDo) {
   const std::vector<int64_t> none(4);
   for (const SplitMode mode : {SplitMode::kAuto, SplitMode::kCpu, SplitMode::kStream}) {
     split.split({.tokens = {}, .resident = {}, .expert_bytes = kBytes}, rates, mode);
-    EXPECT_TRUE(split.places().empty());
+    EXPECT_TRUE(split.sides().empty());
     split.split({.tokens = none, .resident = {}, .expert_bytes = kBytes}, rates, mode);
     EXPECT_EQ(predict_split(split.work(), rates).both(), 0);
-    EXPECT_EQ(std::ranges::count(split.places(), ExpertPlace::kNowhere), 4);
+    EXPECT_EQ(std::ranges::count(split.sides(), SplitSide::kNone), 4);
   }
 }
 
