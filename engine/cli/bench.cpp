@@ -186,10 +186,6 @@ class Bench {
         setups_(setups_of(options, model.config().layers)) {
     context_ = longest(tests_);
     tokens_ = tokens_of(model, options, context_);
-    filling_ = filling_of_all();
-    if (filling_.has_value()) {
-      write_all(STDERR_FILENO, filling_text(*filling_) + "\n");
-    }
   }
 
   void run(const std::stop_token& stop) {
@@ -240,7 +236,9 @@ class Bench {
     std::optional<GpuFilling> fewest;
     if (options_.placement.places_experts() || !options_.cpu_moe_layers.empty()) return fewest;
     for (const BenchSetup& setup : setups_) {
-      const std::optional<GpuFilling> filling = gpu_filling_now(model_, runtime_options(setup));
+      RuntimeOptions options = runtime_options(setup);
+      options.threads = 1;  // does not matter here, and a wrong number is told where it is used
+      const std::optional<GpuFilling> filling = gpu_filling_now(model_, options);
       if (!filling.has_value()) return {};
       if (!fewest.has_value() || filling->layers.size() < fewest->layers.size()) fewest = filling;
     }
@@ -248,6 +246,8 @@ class Bench {
   }
 
   bool run_setups(BenchWriter& writer, const std::stop_token& stop) {
+    filling_ = filling_of_all();
+    if (filling_.has_value()) write_all(STDERR_FILENO, filling_text(*filling_) + "\n");
     for (size_t next = 0; next < setups_.size();) {
       RuntimeOptions first = runtime_options(setups_[next]);
       static_cast<void>(checked_options(model_, first));  // what is wrong is told before a long load
