@@ -1,5 +1,7 @@
 #include "engine/backends/gpu.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "quant/base/error.h"
@@ -15,6 +17,19 @@ Device chosen_device(Device wish) {
     throw Error("-ngl/--n-gpu-layers", "a GPU to compute on, or 0 for the CPU", gpu.why_not);
   }
   return gpu.usable ? Device::kGpu : Device::kCpu;
+}
+
+std::string page_lock_notice(const PageLock& lock) {
+  if (lock.problem.empty()) {
+    return {};
+  }
+  const auto gigabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
+  return fmt::format(
+      "{:.1f} of {:.1f} GB of experts are page-locked, the others reach the GPU through a buffer, which "
+      "makes "
+      "long prompts slower ({}): a higher limit of locked memory (ulimit -l) or more free memory helps, "
+      "--prefill cpu copies no experts.",
+      gigabytes(lock.locked_bytes), gigabytes(lock.bytes), lock.problem);
 }
 
 // Rows that the CPU gets beside a stream are few: its experts are those that few tokens chose.
