@@ -238,6 +238,16 @@ TEST_P(Interrupt, LoadingExpertsStops) {
   EXPECT_EQ(directory.listing(), "");
 }
 
+// 1000 layers, so that the line which says how much is generated appears long before the end.
+TEST(InterruptTerminal, GeneratingWeightsStops) {
+  const std::string model = "synth:tiny,dense=1000,moe=0,type=q8_0";
+  TerminalProgram program({"run", "-p", "a", "-m", model}, {});
+  ASSERT_TRUE(program.wait_for("generated")) << program.shown();
+  program.type("\x03");
+  EXPECT_TRUE(program.wait_for(model + ": interrupted while it was loaded")) << program.shown();
+  EXPECT_EQ(program.wait_for_exit(), kInterrupted);
+}
+
 INSTANTIATE_TEST_SUITE_P(Signals, Interrupt, ::testing::Values(SIGINT, SIGTERM),
                          [](const auto& signal) { return signal.param == SIGINT ? "CtrlC" : "Terminate"; });
 
