@@ -3,6 +3,7 @@
 // the system has at hand.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include <CLI/CLI.hpp>
 
@@ -68,12 +69,36 @@ double touch_gb_per_s(int64_t bytes, offload::Workers& workers) {
   return static_cast<double>(bytes) / 1e9 / seconds;
 }
 
-double load_gb_per_s(const Model& model, const offload::Machine& machine, offload::Workers& workers) {
+/// Processor time of all threads so far.
+struct ProcessorSeconds {
+  double user = 0;
+  double system = 0;
+};
+
+ProcessorSeconds processor_seconds() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
+  return {.user = seconds(usage.ru_utime), .system = seconds(usage.ru_stime)};
+}
+
+struct Load {
+  double gb_per_s = 0;
+  ProcessorSeconds processor;
+};
+
+/// Until the experts are there; letting them go is not counted.
+Load load(const Model& model, const offload::Machine& machine, offload::Workers& workers) {
   offload::LoadProgress last;
   RuntimeOptions options;
   options.load_progress = [&](const offload::LoadProgress& progress) { last = progress; };
+  const ProcessorSeconds before = processor_seconds();
   const RoutedExperts experts(model, options, machine, workers);
-  return last.gb_per_s;
+  const ProcessorSeconds after = processor_seconds();
+  return {.gb_per_s = last.gb_per_s,
+          .processor = {.user = after.user - before.user, .system = after.system - before.system}};
 }
 
 void run(const std::string& path, int64_t threads, int64_t repeats) {
@@ -87,10 +112,13 @@ void run(const std::string& path, int64_t threads, int64_t repeats) {
   for (int64_t i = 0; i < repeats; ++i) {  // in turns, so that a disturbance meets both
     const double floor = read_gb_per_s(path, bytes, workers);
     const double touch = touch_gb_per_s(bytes, workers);
-    const double load = load_gb_per_s(model, machine, workers);
-    ratios.push_back(load / floor);
-    fmt::print("direct reads {:.2f} GB/s, new memory {:.2f} GB/s, loading {:.2f} GB/s, ratio {:.2f}\n", floor,
-               touch, load, ratios.back());
+    const Load loaded = load(model, machine, workers);
+    ratios.push_back(loaded.gb_per_s / floor);
+    fmt::print(
+        "direct reads {:.2f} GB/s, new memory {:.2f} GB/s, loading {:.2f} GB/s, ratio {:.2f}; loading took "
+        "{:.2f} s of processors in the program, {:.2f} s in the system: {:.2f} GB/s a core\n",
+        floor, touch, loaded.gb_per_s, ratios.back(), loaded.processor.user, loaded.processor.system,
+        static_cast<double>(bytes) / 1e9 / (loaded.processor.user + loaded.processor.system));
     std::fflush(stdout);
   }
   fmt::print("median ratio {:.2f}\n", median(ratios));

@@ -7,6 +7,7 @@
 #include <cassert>
 #include <new>
 
+#include "offload/machine.h"
 #include "quant/base/error.h"
 
 namespace sluice {
@@ -64,6 +65,17 @@ int64_t KvCache::bytes() const {
 
 CpuCache::CpuCache(const ModelConfig& config, LayerRange layers, int64_t capacity, CacheType type)
     : KvCache(config, layers, capacity, type) {
+  const int64_t available = offload::available_memory_bytes();
+  const auto refuse = [&] {
+    throw Error("-c/--ctx-size",
+                fmt::format("a context whose cache fits in memory ({} tokens need {:.2f} GB)", capacity,
+                            static_cast<double>(bytes()) / 1e9),
+                fmt::format("{:.2f} GB available", static_cast<double>(available) / 1e9));
+  };
+  if (bytes() >
+      available) {  // the system would hand out more than it has, and end the program when it is used
+    refuse();
+  }
   try {
     latent_.resize(static_cast<size_t>(layers.count()));
     index_.resize(static_cast<size_t>(layers.count()));
@@ -72,10 +84,7 @@ CpuCache::CpuCache(const ModelConfig& config, LayerRange layers, int64_t capacit
       index_[i].resize(static_cast<size_t>(capacity * row_bytes(CachePart::kIndexKeys)));
     }
   } catch (const std::bad_alloc&) {
-    throw Error("-c/--ctx-size",
-                fmt::format("a context whose cache fits in memory ({} tokens need {:.1f} GiB)", capacity,
-                            static_cast<double>(bytes()) / (1 << 30)),
-                "not enough memory");
+    refuse();
   }
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cassert>
 #include <chrono>
+#include <new>
 #include <optional>
 #include <string>
 
@@ -165,6 +166,26 @@ void check_prefill(const Model& model, const RuntimeOptions& options) {
 
 }  // namespace
 
+namespace {
+
+/// What `make` returns. The large pieces are refused with their sizes before they are allocated; this is for
+/// the many small ones, and for working memory.
+template <typename Make>
+auto within_memory(const Model& model, const RuntimeOptions& options, const Make& make) {
+  try {
+    return make();
+  } catch (const std::bad_alloc&) {
+    throw Error(
+        model.path().string(),
+        fmt::format("memory for its weights and for passes of {} tokens (a smaller -b or -ub takes less)",
+                    std::max(options.max_batch, options.tile)),
+        fmt::format("{:.2f} GB available, which did not suffice",
+                    static_cast<double>(offload::available_memory_bytes()) / 1e9));
+  }
+}
+
+}  // namespace
+
 RuntimeOptions checked_options(const Model& model, RuntimeOptions options) {
   if (options.threads == 0) {
     options.threads = offload::probe_machine().cores;
@@ -196,8 +217,10 @@ RuntimeOptions checked_options(const Model& model, RuntimeOptions options) {
 }
 
 Runtime::Runtime(const Model& model, const RuntimeOptions& options)
-    : model_(model), options_(checked_options(model, options)), notice_(unused_gpu(options.device)) {
-  parts_ = std::make_unique<Parts>(model_, options_, offload::probe_machine(), nullptr, chosen_backend);
+    : model_(model), options_(checked_options(model, options)), unused_gpu_(unused_gpu(options.device)) {
+  parts_ = within_memory(model_, options_, [&] {
+    return std::make_unique<Parts>(model_, options_, offload::probe_machine(), nullptr, chosen_backend);
+  });
   options_ = parts_->options;
   options_.load_progress = nullptr;
   options_.load_stop = {};
@@ -209,9 +232,11 @@ Runtime::Runtime(const LoadedWeights& weights, const RuntimeOptions& options)
 Runtime::Runtime(const LoadedWeights& weights, const RuntimeOptions& options, const MakeBackend& make)
     : model_(weights.model()),
       options_(checked_options(weights.model(), options)),
-      notice_(unused_gpu(options.device)) {
+      unused_gpu_(unused_gpu(options.device)) {
   assert(weights.suit(options));  // what they were loaded for is the caller's choice
-  parts_ = std::make_unique<Parts>(model_, options_, offload::probe_machine(), &weights, make);
+  parts_ = within_memory(model_, options_, [&] {
+    return std::make_unique<Parts>(model_, options_, offload::probe_machine(), &weights, make);
+  });
   options_ = parts_->options;
   options_.load_progress = nullptr;
   options_.load_stop = {};
@@ -230,11 +255,16 @@ std::string Runtime::description() const {
   const std::string before =
       gpu != nullptr ? fmt::format("{}{} experts on the ", gpu->description(), others) : std::string();
   const std::string passes = gpu != nullptr ? fmt::format("; {}", prefill_text(options_)) : std::string();
-  const std::string after = notice_.empty() ? std::string() : fmt::format(" ({})", notice_);
+  const std::string after = unused_gpu_.empty() ? std::string() : fmt::format(" ({})", unused_gpu_);
   return fmt::format("{}CPU{}, {} thread{}, {} kernels with {} activations, {}, {}{}", before, after,
                      options_.threads, options_.threads == 1 ? "" : "s", cpu::isa_name(parts_->isa),
                      options_.activations == Activations::kInt8 ? "int8" : "float32",
                      parts_->weights.experts().description(), attention, passes);
+}
+
+std::string Runtime::notice() const {
+  const GpuHostMemory* const memory = parts_->weights.gpu_host_memory();
+  return memory == nullptr ? std::string() : page_lock_notice(memory->page_lock());
 }
 
 std::unique_ptr<KvCache> Runtime::make_cache(int64_t capacity, CacheType type) {

@@ -168,6 +168,9 @@ class Runtime {
   /// activations, 371.2 GB of experts on 2 NUMA nodes in huge pages, sparse attention (top 2048 ...)"; with a
   /// GPU, that and what it holds come first.
   [[nodiscard]] std::string description() const;
+  /// A sentence on what works worse than it should, to be shown; empty while all is well. It may come up
+  /// while a runtime is used: memory is page-locked in the background.
+  [[nodiscard]] std::string notice() const;
 
   /// Memory for `capacity` tokens where this runtime computes attention. Throws Error naming -c/--ctx-size
   /// when there is none.
@@ -195,7 +198,7 @@ class Runtime {
   struct Parts;
   const Model& model_;
   RuntimeOptions options_;
-  std::string notice_;  // why a GPU that is there is not used, for description()
+  std::string unused_gpu_;  // why one that is there is not used, for description()
   std::unique_ptr<Parts> parts_;
   LayerTimes layer_times_;
 };

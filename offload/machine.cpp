@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <fstream>
 #include <limits>
 #include <optional>
+#include <utility>
 
 #include "offload/topology.h"
 #include "quant/base/error.h"
@@ -167,6 +170,19 @@ int64_t cgroup_room() {
   return std::numeric_limits<int64_t>::max();
 }
 
+// What the limits of the process (ulimit -v, -d) leave of its address space and of its data.
+int64_t limits_room() {
+  int64_t room = std::numeric_limits<int64_t>::max();
+  for (const auto& [resource, used] : {std::pair(RLIMIT_AS, "VmSize:"), std::pair(RLIMIT_DATA, "VmData:")}) {
+    rlimit limit{};
+    if (getrlimit(resource, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
+      const int64_t used_bytes = number_in("/proc/self/status", used).value_or(0) * 1024;
+      room = std::min(room, std::max<int64_t>(static_cast<int64_t>(limit.rlim_cur) - used_bytes, 0));
+    }
+  }
+  return room;
+}
+
 }  // namespace
 
 Machine probe_machine() {
@@ -191,7 +207,7 @@ int64_t available_memory_bytes() {
   if (!kib.has_value()) {
     throw Error("/proc/meminfo", "a line MemAvailable", "none");
   }
-  return std::min(*kib * 1024, cgroup_room());
+  return std::min({*kib * 1024, cgroup_room(), limits_room()});
 }
 
 }  // namespace sluice::offload

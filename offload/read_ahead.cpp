@@ -1,23 +1,41 @@
 #include "offload/read_ahead.h"
 
 #include <cassert>
+#include <string>
+#include <system_error>
 #include <utility>
 
+#include "quant/base/error.h"
+
 namespace sluice::offload {
+namespace {
+
+void join(std::vector<std::thread>& threads) {
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+}
+
+}  // namespace
 
 ReadAhead::ReadAhead(int64_t n_pieces, int64_t readers, int64_t buffers, Read read)
     : n_pieces_(n_pieces), read_(std::move(read)), unused_(static_cast<size_t>(buffers)) {
   assert(readers >= 1 && buffers >= readers);
-  for (int64_t i = 0; i < readers; ++i) {
-    readers_.emplace_back([this] { read_pieces(); });
+  try {
+    for (int64_t i = 0; i < readers; ++i) {
+      readers_.emplace_back([this] { read_pieces(); });
+    }
+  } catch (const std::system_error& error) {
+    stop();
+    join(readers_);
+    throw Error("reading ahead", std::to_string(readers) + " threads that the system lets start",
+                std::to_string(readers_.size()) + ", then " + error.code().message());
   }
 }
 
 ReadAhead::~ReadAhead() {
   stop();
-  for (std::thread& reader : readers_) {
-    reader.join();
-  }
+  join(readers_);
 }
 
 void ReadAhead::read_pieces() {

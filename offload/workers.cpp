@@ -5,7 +5,10 @@
 
 #include <cassert>
 #include <string>
+#include <system_error>
 #include <utility>
+
+#include "quant/base/error.h"
 
 namespace sluice::offload {
 namespace {
@@ -30,6 +33,12 @@ constexpr int64_t inside(uint64_t book) {
 }
 constexpr int64_t entered(uint64_t book) {
   return static_cast<int64_t>((book / kEntered) & kCountMask);
+}
+
+void join(std::vector<std::thread>& threads) {
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
 }
 
 void name_this_thread(int64_t worker) {
@@ -72,16 +81,21 @@ Workers::Workers(std::vector<ThreadPlace> places)
     : places_(std::move(places)), spin_(spin_time_for(static_cast<int64_t>(places_.size()))) {
   assert(!places_.empty());
   others_.reserve(places_.size() - 1);
-  for (int64_t worker = 1; worker < threads(); ++worker) {
-    others_.emplace_back([this, worker] { work(worker); });
+  try {
+    for (int64_t worker = 1; worker < threads(); ++worker) {
+      others_.emplace_back([this, worker] { work(worker); });
+    }
+  } catch (const std::system_error& error) {
+    announce({});
+    join(others_);
+    throw Error("-t/--threads", std::to_string(threads()) + " threads that the system lets start",
+                std::to_string(others_.size() + 1) + ", then " + error.code().message());
   }
 }
 
 Workers::~Workers() {
   announce({});
-  for (std::thread& thread : others_) {
-    thread.join();
-  }
+  join(others_);
 }
 
 void Workers::announce(const Job& job) {

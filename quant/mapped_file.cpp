@@ -6,7 +6,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <fmt/format.h>
+
 #include <cerrno>
+#include <iterator>
+#include <map>
+#include <mutex>
+#include <string>
 #include <utility>
 
 #include "quant/base/error.h"
@@ -35,6 +41,52 @@ class Descriptor {
   int fd_;
 };
 
+/// The mappings of the process: a fault has nothing but an address.
+class Mappings {
+ public:
+  struct Mapping {
+    std::string path;
+    int descriptor = -1;
+    size_t bytes = 0;
+  };
+
+  void add(const std::byte* begin, Mapping mapping) {
+    const std::scoped_lock lock(mutex_);
+    mappings_.emplace(begin, std::move(mapping));
+  }
+  void remove(const std::byte* begin) {
+    const std::scoped_lock lock(mutex_);
+    mappings_.erase(begin);
+  }
+  [[nodiscard]] std::optional<Error> error_at(const std::byte* address) {
+    const std::scoped_lock lock(mutex_);
+    const auto after = mappings_.upper_bound(address);
+    if (after == mappings_.begin()) {
+      return {};
+    }
+    const auto& [begin, mapping] = *std::prev(after);
+    const auto offset = static_cast<size_t>(address - begin);
+    if (offset >= mapping.bytes) {
+      return {};
+    }
+    struct stat now {};
+    const bool cut = ::fstat(mapping.descriptor, &now) == 0 && static_cast<size_t>(now.st_size) <= offset;
+    return Error(mapping.path,
+                 fmt::format("{} bytes, as when it was opened, to read byte {} of", mapping.bytes, offset),
+                 cut ? fmt::format("{} bytes: it was cut meanwhile", now.st_size)
+                     : "a read that failed (the disk, or the network it comes over)");
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<const std::byte*, Mapping> mappings_;
+};
+
+Mappings& mappings() {
+  static Mappings all;
+  return all;
+}
+
 }  // namespace
 
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
@@ -58,10 +110,12 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   data_ = static_cast<const std::byte*>(mapping);
   size_ = size;
   descriptor_ = file.take();
+  mappings().add(data_, {.path = path.string(), .descriptor = descriptor_, .bytes = size});
 }
 
 MappedFile::~MappedFile() {
   if (data_ != nullptr) {
+    mappings().remove(data_);
     ::munmap(const_cast<std::byte*>(data_), size_);
   }
   if (descriptor_ >= 0) {
@@ -82,6 +136,10 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(data_, moved.data_);
   std::swap(size_, moved.size_);
   return *this;
+}
+
+std::optional<Error> lost_page_error(const void* address) {
+  return mappings().error_at(static_cast<const std::byte*>(address));
 }
 
 }  // namespace sluice::quant

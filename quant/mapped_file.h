@@ -3,7 +3,10 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <optional>
 #include <span>
+
+#include "quant/base/error.h"
 
 namespace sluice::quant {
 
@@ -29,5 +32,11 @@ class MappedFile {
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
 };
+
+/// What is wrong when a byte of a mapping cannot be read: the file was cut after it was mapped, or the disk
+/// failed. The system tells with SIGBUS, and `address` is the signal's. Empty when no MappedFile has the
+/// address. For a handler of that signal, too: it comes to a thread that reads a mapping, and none does so
+/// while it holds a lock that is needed here.
+[[nodiscard]] std::optional<Error> lost_page_error(const void* address);
 
 }  // namespace sluice::quant

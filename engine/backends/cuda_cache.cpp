@@ -5,7 +5,7 @@
 #include <cassert>
 
 #include "kernels_cuda/base/check.h"
-#include "kernels_cuda/base/device.h"
+#include "kernels_cuda/base/out_of_memory.h"
 #include "quant/base/error.h"
 
 namespace sluice {
@@ -13,17 +13,17 @@ namespace {
 
 constexpr int64_t kScaleBytes = sizeof(float);
 
-/// `bytes`, once it is known that the GPU has them.
-int64_t checked_bytes(int64_t bytes, int64_t capacity) {
-  const int64_t free = cuda::device_memory().free_bytes;
-  if (bytes > free) {
+/// Throws Error naming -c when the GPU has no room.
+cuda::DeviceBuffer<std::byte> memory_for(int64_t bytes, int64_t capacity) {
+  try {
+    return cuda::DeviceBuffer<std::byte>(bytes);
+  } catch (const cuda::OutOfMemory& error) {
     throw Error("-c/--ctx-size",
                 fmt::format("a context whose cache fits on the GPU ({} tokens need {:.2f} GB; -ngl with "
                             "fewer layers keeps more of it in memory)",
                             capacity, static_cast<double>(bytes) / 1e9),
-                fmt::format("{:.2f} GB free", static_cast<double>(free) / 1e9));
+                error.found());
   }
-  return bytes;
 }
 
 }  // namespace
@@ -31,7 +31,7 @@ int64_t checked_bytes(int64_t bytes, int64_t capacity) {
 CudaCache::CudaCache(const ModelConfig& config, LayerRange layers, int64_t capacity, CacheType type)
     : KvCache(config, layers, capacity, type),
       layout_(gpu_cache_layout(config, capacity, type)),
-      memory_(checked_bytes(bytes_needed(config, layers, capacity, type), capacity)) {}
+      memory_(memory_for(bytes_needed(config, layers, capacity, type), capacity)) {}
 
 int64_t CudaCache::bytes_needed(const ModelConfig& config, LayerRange layers, int64_t capacity,
                                 CacheType type) {

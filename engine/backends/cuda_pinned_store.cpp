@@ -69,9 +69,14 @@ CudaPinnedStore::Part CudaPinnedStore::first_part(std::span<const std::byte> spa
           locked_[index].load(std::memory_order_acquire)};
 }
 
-std::string CudaPinnedStore::problem() const {
+PageLock CudaPinnedStore::page_lock() const {
+  PageLock result{.locked_bytes = locked_bytes_.load(std::memory_order_relaxed), .bytes = 0, .problem = {}};
+  for (const std::span<const std::byte> piece : pieces_) {
+    result.bytes += static_cast<int64_t>(piece.size());
+  }
   const std::scoped_lock lock(mutex_);
-  return problem_;
+  result.problem = problem_;
+  return result;
 }
 
 }  // namespace sluice

@@ -35,10 +35,7 @@ class CudaPinnedStore final : public GpuHostMemory {
   };
   [[nodiscard]] Part first_part(std::span<const std::byte> span) const;
 
-  /// Bytes locked so far.
-  [[nodiscard]] int64_t locked_bytes() const { return locked_bytes_.load(std::memory_order_relaxed); }
-  /// Why no more pieces are locked; empty while all is well.
-  [[nodiscard]] std::string problem() const;
+  [[nodiscard]] PageLock page_lock() const override;
   /// Until all pieces are locked, or there is a problem.
   void wait() const { finished_.wait(false); }
 

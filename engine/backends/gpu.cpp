@@ -1,5 +1,7 @@
 #include "engine/backends/gpu.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "offload/batch_split.h"
@@ -21,6 +23,19 @@ Device chosen_device(Device wish) {
 int64_t allowed_bytes(const GpuMemory& memory, int64_t limit) {
   const int64_t in_use = memory.total - memory.free;
   return limit == 0 ? memory.free : std::clamp<int64_t>(limit - in_use, 0, memory.free);
+}
+
+std::string page_lock_notice(const PageLock& lock) {
+  if (lock.problem.empty()) {
+    return {};
+  }
+  const auto gigabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
+  return fmt::format(
+      "{:.1f} of {:.1f} GB of experts are page-locked, the others reach the GPU through a buffer, which "
+      "makes "
+      "long prompts slower ({}): a higher limit of locked memory (ulimit -l) or more free memory helps, "
+      "--prefill cpu copies no experts.",
+      gigabytes(lock.locked_bytes), gigabytes(lock.bytes), lock.problem);
 }
 
 int64_t most_cpu_tokens(const RuntimeOptions& options) {

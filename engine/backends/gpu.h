@@ -56,6 +56,16 @@ class GpuWeights {
 std::unique_ptr<const GpuWeights> load_gpu_weights(const Model& model, const RuntimeOptions& options,
                                                    offload::Workers& workers);
 
+/// How much of the experts' memory is page-locked, so that a GPU copies from it at full speed.
+struct PageLock {
+  int64_t locked_bytes = 0;
+  int64_t bytes = 0;    // all that shall be
+  std::string problem;  // why no more will be; empty while all is well
+};
+
+/// What a problem costs and what helps, as a sentence with its full stop; empty while all is well.
+std::string page_lock_notice(const PageLock& lock);
+
 /// Memory of the host that a GPU copies experts from.
 class GpuHostMemory {
  public:
@@ -63,6 +73,9 @@ class GpuHostMemory {
   GpuHostMemory(const GpuHostMemory&) = delete;
   GpuHostMemory& operator=(const GpuHostMemory&) = delete;
   virtual ~GpuHostMemory() = default;
+
+  /// What is locked by now.
+  [[nodiscard]] virtual PageLock page_lock() const = 0;
 };
 
 /// Prepares the experts' memory, which must outlive it, in the background; nothing of it with --prefill cpu.

@@ -11,6 +11,7 @@
 #include "engine/backends/gpu_working_memory.h"
 #include "engine/memory_need.h"
 #include "kernels_cuda/base/device.h"
+#include "kernels_cuda/base/out_of_memory.h"
 #include "offload/plan.h"
 #include "offload/staging_ring.h"
 #include "quant/base/error.h"
@@ -136,6 +137,17 @@ class StreamFit {
   bool fits_ = false;
 };
 
+/// What `make` returns. Memory is counted before it is taken, so that only what others took meanwhile, or
+/// what the driver took for itself, can be missing: then it is told for what, and what helps.
+template <typename Make>
+auto with_gpu_memory(const std::string& purpose, const Make& make) {
+  try {
+    return make();
+  } catch (const cuda::OutOfMemory& error) {
+    throw Error(error.subject(), fmt::format("{} for {}", error.expected(), purpose), error.found());
+  }
+}
+
 }  // namespace
 
 GpuFound find_gpu() {
@@ -178,8 +190,10 @@ std::unique_ptr<const GpuWeights> load_gpu_weights(const Model& model, const Run
        .cache = CudaCache::bytes_needed(config, part.layers, options.planned_context, options.planned_cache),
        .context = options.planned_context},
       free_bytes(options));
-  return std::make_unique<CudaWeights>(model, part, options.gpu_expert_layers, name_of(gpu), workers,
-                                       options.load_stop);
+  return with_gpu_memory("weights (a smaller -ngl or a larger -ncmoe leaves more to the CPU)", [&] {
+    return std::make_unique<CudaWeights>(model, part, options.gpu_expert_layers, name_of(gpu), workers,
+                                         options.load_stop);
+  });
 }
 
 std::unique_ptr<const GpuHostMemory> prepare_host_memory(const offload::ExpertWeights& experts,
@@ -219,10 +233,13 @@ std::unique_ptr<Backend> make_gpu_backend(const Model& model, const GpuModel& pa
                           model.config(), options, streamed_sizes(parts.experts), gpu.multiprocessors),
                       .max_batch = options.max_batch},
                      free_bytes(options));
-  return std::make_unique<CudaBackend>(
-      CudaBackend::Parts{model, dynamic_cast<const CudaWeights&>(parts.weights), parts.experts,
-                         dynamic_cast<const CudaPinnedStore&>(parts.host_memory)},
-      options, workers);
+  return with_gpu_memory(
+      fmt::format("passes of {} tokens (-b, -ub) and experts under way", options.max_batch), [&] {
+        return std::make_unique<CudaBackend>(
+            CudaBackend::Parts{model, dynamic_cast<const CudaWeights&>(parts.weights), parts.experts,
+                               dynamic_cast<const CudaPinnedStore&>(parts.host_memory)},
+            options, workers);
+      });
 }
 
 }  // namespace sluice

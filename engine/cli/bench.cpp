@@ -275,10 +275,17 @@ class Bench {
       const std::optional<BenchRow> row = run_test(session, test, setup, stop);
       if (!row.has_value()) return false;
       progress_.clear();
+      tell(row->notice);
       write_all(STDOUT_FILENO, writer.row(*row));
       ++rows_;
     }
     return true;
+  }
+
+  /// On standard error, unless it is what was told last.
+  void tell(const std::string& notice) {
+    if (!notice.empty() && notice != told_) write_all(STDERR_FILENO, notice + "\n");
+    told_ = notice;
   }
 
   // A first run that is not counted reads the weights from the disk and wakes the threads.
@@ -299,6 +306,7 @@ class Bench {
         row.layers = row.layers + sample->layers;
       }
     }
+    row.notice = session.runtime().notice();
     return row;
   }
 
@@ -310,6 +318,7 @@ class Bench {
   int64_t context_ = 0;
   int64_t rows_ = 0;  // written
   std::vector<int32_t> tokens_;
+  std::string told_;
   ProgressLine progress_;
 };
 

@@ -262,6 +262,7 @@ std::string BenchWriter::row(const BenchRow& row) {
   switch (format_) {
     case BenchFormat::kMarkdown:
       if (row.layers.blocks.layers > 0) profiled_ += profile_row(row);
+      notice_ = row.notice;
       if (subject_.scale.has_value()) extrapolated_ += extrapolation_row(*subject_.scale, row);
       return start + markdown_row(subject_, row);
     case BenchFormat::kCsv:
@@ -276,6 +277,7 @@ std::string BenchWriter::tail() const {
   std::string more;
   if (!extrapolated_.empty()) more = extrapolation_head(*subject_.scale) + extrapolated_;
   if (!profiled_.empty()) more += profile_head() + profiled_;
+  if (!profiled_.empty() && !notice_.empty()) more += fmt::format("\n{}\n", notice_);
   if (format_ == BenchFormat::kMarkdown) return more;
   if (format_ != BenchFormat::kJson) return {};
   return first_ ? "[]\n" : "\n]\n";

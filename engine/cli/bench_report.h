@@ -40,7 +40,8 @@ struct BenchRow {
   std::string runs;  // Runtime::description()
   std::string time;  // ISO 8601, UTC, of its start
   std::vector<int64_t> samples_ns;
-  LayerTimes layers = {};  // of all samples together
+  LayerTimes layers = {};   // of all samples together
+  std::string notice = {};  // Runtime::notice() after them
 
   [[nodiscard]] std::vector<double> tokens_per_second() const;
 };
@@ -91,6 +92,7 @@ class BenchWriter {
   bool first_ = true;
   std::string extrapolated_;  // Markdown: the rows of a second table
   std::string profiled_;      // and of a third one
+  std::string notice_;        // the last row's, below that
 };
 
 }  // namespace sluice::cli

@@ -13,6 +13,7 @@
 #include "engine/cli/conversation.h"
 #include "engine/cli/interrupt.h"
 #include "engine/cli/model_loading.h"
+#include "engine/cli/runtime_notice.h"
 #include "engine/cli/terminal.h"
 #include "engine/cli/whole_number.h"
 #include "quant/base/error.h"
@@ -51,12 +52,14 @@ int answer_once(Conversation& conversation, Interrupts& interrupts, const ChatOp
   const std::string prompt = options.prompt.read();
   if (prompt.empty()) throw Error("prompt", "a text", "nothing");
   conversation.add_user(prompt);
+  RuntimeNotice slower(conversation.session().runtime());
   const StoppableWork work(interrupts);
   AnswerPrinter printer(options.reasoning());
   const AnswerReport report = conversation.answer(printer.sink(), work.token());
   printer.finish();
   const std::string notice = stop_notice(report, conversation.session().context());
   if (!notice.empty()) write_all(STDERR_FILENO, notice + "\n");
+  slower.tell();
   write_all(STDERR_FILENO, timing_line(report.prefill, report.generated) + "\n");
   return work.token().stop_requested() ? kInterruptedExit : 0;
 }

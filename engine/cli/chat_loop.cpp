@@ -35,7 +35,8 @@ ChatLoop::ChatLoop(Conversation& conversation, Interrupts& interrupts, Reasoning
       interrupts_(interrupts),
       reasoning_(reasoning),
       commands_(conversation, say),
-      editor_(ChatCommands::names(), history_path()) {}
+      editor_(ChatCommands::names(), history_path()),
+      notice_(conversation.session().runtime()) {}
 
 int ChatLoop::run() {
   say_dimmed("/help lists the commands, Ctrl-D leaves.");
@@ -132,6 +133,7 @@ bool ChatLoop::answer() {
   printer.finish();
   const std::string notice = stop_notice(report, conversation_.session().context());
   if (!notice.empty()) say_dimmed(notice);
+  notice_.tell();
   say_dimmed(timing_line(report.prefill, report.generated));
   return report.prefill.completed;
 }

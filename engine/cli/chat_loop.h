@@ -8,6 +8,7 @@
 #include "engine/cli/conversation.h"
 #include "engine/cli/interrupt.h"
 #include "engine/cli/line_editor.h"
+#include "engine/cli/runtime_notice.h"
 
 namespace sluice::cli {
 
@@ -35,6 +36,7 @@ class ChatLoop {
   ReasoningOutput reasoning_;
   ChatCommands commands_;
   LineEditor editor_;
+  RuntimeNotice notice_;
 };
 
 }  // namespace sluice::cli

@@ -20,6 +20,7 @@
 #include "engine/cli/layer_dump.h"
 #include "engine/cli/model_loading.h"
 #include "engine/cli/npy.h"
+#include "engine/cli/runtime_notice.h"
 #include "engine/cli/whole_number.h"
 #include "quant/base/error.h"
 
@@ -113,6 +114,7 @@ void logits(const LogitsOptions& options) {
   check_lengths(model, n_tokens, options);
   Runtime runtime = make_runtime(model, options.compute.runtime(model, n_tokens), interrupts);
   spdlog::info("{}", runtime.description());
+  RuntimeNotice notice(runtime);
   // Opened before anything is computed: an unwritable place shows at once.
   NpyFile<float> out(options.output, {options.last, model.config().vocab_size});
   std::optional<LayerDump> dump;
@@ -129,6 +131,7 @@ void logits(const LogitsOptions& options) {
     dump->commit();
   }
   out.commit();
+  notice.tell();
 }
 
 void add_input_flags(CLI::App& command, LogitsOptions& options) {

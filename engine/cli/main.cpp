@@ -24,6 +24,7 @@
 #include "engine/cli/convert.h"
 #include "engine/cli/inspect.h"
 #include "engine/cli/logits.h"
+#include "engine/cli/lost_page.h"
 #include "engine/cli/perplexity.h"
 #include "engine/cli/plan.h"
 #include "engine/cli/quantize.h"
@@ -133,6 +134,7 @@ void flush_output() {
 
 int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);  // writing to a closed pipe is an error like others
+  cli::report_lost_pages();
   try {
     start_log();
     const int exit_code = run_command_line(argc, argv);
@@ -141,10 +143,15 @@ int main(int argc, char** argv) {
   } catch (const cli::OutputClosed&) {
     return kFailed;
   } catch (const std::bad_alloc&) {
-    write_error("out of memory");
+    write_error(
+        "memory: expected room for what the command needs, found none left; a smaller context (-c) or batch "
+        "(-b, -ub) takes less");
   } catch (const std::system_error& error) {
     if (error.code() == std::errc::broken_pipe) return kFailed;
-    write_error(error.what());
+    write_error(
+        error.code() == std::errc::resource_unavailable_try_again
+            ? fmt::format("threads: expected one more that the system lets start, found {}", error.what())
+            : error.what());
   } catch (const std::exception& error) {
     write_error(error.what());
   }

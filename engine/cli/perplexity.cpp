@@ -21,6 +21,7 @@
 #include "engine/cli/input_data.h"
 #include "engine/cli/interrupted.h"
 #include "engine/cli/model_loading.h"
+#include "engine/cli/runtime_notice.h"
 #include "engine/cli/terminal.h"
 #include "engine/cli/whole_number.h"
 #include "engine/perplexity.h"
@@ -139,8 +140,10 @@ void perplexity(const PerplexityOptions& options) {
       options.compute.runtime(model, static_cast<int64_t>(windows.window(0).ids.size()));
   Runtime runtime = make_runtime(model, how, interrupts);
   spdlog::info("{}", runtime.description());
+  RuntimeNotice notice(runtime);
   const StoppableWork work(interrupts);
   const Outcome outcome = score(runtime, windows, count, options, work.token());
+  notice.tell();
   if (options.json) {
     print_json(model, windows, outcome, options);
   } else if (outcome.sum.count() > 0) {

@@ -14,6 +14,7 @@
 #include "engine/cli/common_options.h"
 #include "engine/cli/interrupt.h"
 #include "engine/cli/model_loading.h"
+#include "engine/cli/runtime_notice.h"
 #include "engine/cli/terminal.h"
 #include "engine/cli/whole_number.h"
 #include "quant/base/error.h"
@@ -100,6 +101,7 @@ std::string json_report(const std::string& text, const PrefillReport& prefill,
 int continue_text(Session& session, Interrupts& interrupts, const RunOptions& options) {
   const Format format = options.json ? Format::kJson : Format::kText;
   const std::string prompt = options.prompt.read();
+  RuntimeNotice notice(session.runtime());
   const StoppableWork work(interrupts);
   ProgressLine progress;
   const PrefillReport prefill = session.prefill(
@@ -115,6 +117,7 @@ int continue_text(Session& session, Interrupts& interrupts, const RunOptions& op
   if (format == Format::kText) write_all(STDOUT_FILENO, text);
   const GenerateReport generated = generate(session, options, format, work.token(), text);
   write_all(STDOUT_FILENO, format == Format::kJson ? json_report(text, prefill, generated) : "\n");
+  notice.tell();
   write_all(STDERR_FILENO, timing_line(prefill, generated) + "\n");
   return work.token().stop_requested() ? kInterruptedExit : 0;
 }

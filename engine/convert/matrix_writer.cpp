@@ -128,7 +128,10 @@ void MatrixWriter::write_ranges(const Tensor& target, const Ranges& ranges, int6
 void MatrixWriter::write_bytes(const Tensor& target, std::span<const std::byte> bytes) {
   while (!bytes.empty()) {
     const std::span<const std::byte> piece = bytes.first(std::min(bytes.size(), kCopyBytes));
-    writer_.write(piece);
+    // Not from a mapped file straight into write(), which would call a page that cannot be read a bad
+    // address.
+    blocks_.assign(piece.begin(), piece.end());
+    writer_.write(blocks_);
     progress_.wrote(target, static_cast<int64_t>(piece.size()));
     bytes = bytes.subspan(piece.size());
   }

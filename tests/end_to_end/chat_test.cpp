@@ -161,6 +161,32 @@ TEST_F(ChatInTerminal, TerminationEndsTheAnswerAndTheProgram) {
   EXPECT_EQ(chat.wait_for_exit(), 130) << chat.shown();
 }
 
+// The file has a message that takes far longer to read than any test waits.
+TEST_F(ChatInTerminal, ControlCWhileItReadsAMessageKeepsTheConversationAndItsFile) {
+  const std::string path = (directory_ / "talk").string();
+  const nlohmann::json talk{{"sluice_chat", 1},
+                            {"messages",
+                             {{{"role", "user"}, {"content", "the"}},
+                              {{"role", "assistant"}, {"content", "in"}},
+                              {{"role", "user"}, {"content", std::string(150'000, 'x')}}}}};
+  std::ofstream(path) << talk.dump();
+  TerminalProgram chat({"chat", "-m", tiny_chat_model().string(), "-n", "10", "-t", "2"}, environment_);
+  ASSERT_TRUE(chat.wait_for("> ")) << chat.shown();
+  chat.answer_prompt("/load " + path + "\n");
+  ASSERT_TRUE(chat.wait_for("3 messages from")) << chat.shown();
+  chat.answer_prompt("/regen\n");
+  ASSERT_TRUE(chat.wait_for("Reading the prompt: ")) << chat.shown();
+  chat.type(kCtrlC);
+  ASSERT_TRUE(chat.wait_for("Stopped")) << chat.shown();
+  chat.answer_prompt("/undo\n");
+  EXPECT_TRUE(chat.wait_for("Took back")) << chat.shown();
+  chat.answer_prompt("the\n");
+  EXPECT_TRUE(chat.wait_for("cached)")) << "what was read before is of use: " << chat.shown();
+  chat.send(SIGKILL);
+  EXPECT_EQ(chat.wait_for_exit(), 128 + SIGKILL);
+  EXPECT_EQ(nlohmann::json::parse(std::ifstream(path)), talk);
+}
+
 TEST_F(ChatInTerminal, TerminationAtThePromptRestoresTheTerminal) {
   TerminalProgram chat(arguments_, environment_);
   ASSERT_TRUE(chat.wait_for("> ")) << chat.shown();

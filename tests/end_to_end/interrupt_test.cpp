@@ -2,6 +2,7 @@
 // behind. Each test waits for a sign that the work has begun, and gives it far more of it than it could do in
 // that moment.
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <csignal>
@@ -237,6 +238,35 @@ TEST_P(Interrupt, LoadingExpertsStops) {
         << result.err;
   }
   EXPECT_EQ(directory.listing(), "");
+}
+
+/// Programs that are started while it lives have one processor, as this thread.
+class OneProcessor {
+ public:
+  OneProcessor() {
+    sched_getaffinity(0, sizeof before_, &before_);
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(static_cast<size_t>(sched_getcpu()), &one);
+    sched_setaffinity(0, sizeof one, &one);
+  }
+  ~OneProcessor() { sched_setaffinity(0, sizeof before_, &before_); }
+  OneProcessor(const OneProcessor&) = delete;
+  OneProcessor& operator=(const OneProcessor&) = delete;
+
+ private:
+  cpu_set_t before_{};
+};
+
+// So many layers that one processor takes seconds; the line that says how far it is appears before.
+TEST(InterruptTerminal, GeneratingWeightsStops) {
+  const std::string model = "synth:tiny,dense=1024,moe=0,type=bf16,dense_type=bf16";
+  const OneProcessor slow;
+  TerminalProgram program({"run", "-p", "a", "-m", model}, {});
+  ASSERT_TRUE(program.wait_for("generated")) << program.shown();
+  program.type("\x03");
+  EXPECT_TRUE(program.wait_for(model + ": interrupted while it was loaded")) << program.shown();
+  EXPECT_EQ(program.wait_for_exit(), kInterrupted);
 }
 
 INSTANTIATE_TEST_SUITE_P(Signals, Interrupt, ::testing::Values(SIGINT, SIGTERM),

@@ -18,6 +18,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
 /// A file with the header of a model of more experts than fit, and a hole where its weights would be.
 std::string write_enormous_model(const TemporaryDirectory& directory) {
   synth::ModelSpec spec = synth::parse_model_spec("synth:tiny,dense=0,experts=4096,type=bf16");
@@ -67,6 +73,49 @@ TEST(Memory, MappedOnesRunAndSayWhatThatCosts) {
   EXPECT_EQ(small.exit_code, 0) << small.err;
   EXPECT_TRUE(small.err.starts_with("--mmap: ")) << small.err;
   EXPECT_EQ(small.err.find("disk"), std::string::npos) << small.err;
+}
+
+/// Room to start in, and for little more.
+constexpr uint64_t kRoom = 600'000'000;
+
+/// The only line of a program that has failed.
+std::string error_of(const Arguments& arguments, const ProgramOptions& options) {
+  const ProgramResult result = run_sluice(arguments, options);
+  EXPECT_EQ(result.exit_code, 1) << result.err;
+  EXPECT_EQ(std::count(result.err.begin(), result.err.end(), '\n'), 1) << result.err;
+  EXPECT_TRUE(result.err.starts_with("sluice: error: ")) << result.err;
+  return result.err;
+}
+
+TEST(Memory, WhatALimitOfTheProcessLeavesIsAllThereIs) {
+  if (kSanitized) GTEST_SKIP() << "sanitizers take more than any limit";
+  const std::string model = "synth:tiny,dense=0,moe=6,type=q8_0,experts=1024";
+  const std::string error = error_of({"run", "-m", model, "-p", "a", "-t", "2"}, {.data = kRoom});
+  EXPECT_NE(error.find("expected 1.3 GB of memory: 1.3 GB for the routed experts"), std::string::npos)
+      << error;
+  EXPECT_NE(error.find(" GB available\n"), std::string::npos) << error;
+}
+
+TEST(Memory, WorkingMemoryThatDoesNotFitNamesTheFlag) {
+  if (kSanitized) GTEST_SKIP() << "sanitizers take more than any limit";
+  const std::string model = "synth:tiny,dense=1,moe=1,type=q8_0";
+  for (const Arguments& command : {Arguments{"run", "-p", "a"}, {"bench", "-p", "4", "-n", "0"}}) {
+    Arguments arguments = command;
+    arguments.insert(arguments.end(), {"-m", model, "-t", "2", "-b", "65536"});
+    const std::string error = error_of(arguments, {.data = kRoom});
+    EXPECT_NE(error.find("passes of 65536 tokens (a smaller -b or -ub takes less)"), std::string::npos)
+        << error;
+    EXPECT_NE(error.find(" GB available"), std::string::npos) << error;
+  }
+}
+
+TEST(Memory, ThreadsThatCannotStartNameTheFlag) {
+  if (kSanitized) GTEST_SKIP() << "sanitizers take more than any limit";
+  const std::string error = error_of({"run", "-m", tiny_chat_model().string(), "-p", "the", "-t", "1024"},
+                                     {.address_space = 2'000'000'000});
+  EXPECT_NE(error.find("-t/--threads: expected 1024 threads that the system lets start, found "),
+            std::string::npos)
+      << error;
 }
 
 }  // namespace

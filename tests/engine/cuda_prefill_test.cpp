@@ -323,8 +323,9 @@ TEST_F(CudaExpertPlaces, LockedMemoryIsKnownPieceByPiece) {
   const std::vector<std::byte> memory(size_t{5} << 20);
   const CudaPinnedStore store({memory}, 0, 2 << 20);
   store.wait();
-  EXPECT_EQ(store.problem(), "");
-  EXPECT_EQ(store.locked_bytes(), static_cast<int64_t>(memory.size()));
+  EXPECT_EQ(store.page_lock().problem, "");
+  EXPECT_EQ(store.page_lock().locked_bytes, static_cast<int64_t>(memory.size()));
+  EXPECT_EQ(store.page_lock().bytes, static_cast<int64_t>(memory.size()));
   const std::span<const std::byte> all(memory);
   const CudaPinnedStore::Part part = store.first_part(all.subspan((1 << 20) + 5));
   EXPECT_TRUE(part.locked);
@@ -335,7 +336,10 @@ TEST_F(CudaExpertPlaces, LockedMemoryIsKnownPieceByPiece) {
   // Locked twice is refused, kept and told.
   const CudaPinnedStore again({memory}, 0);
   again.wait();
-  EXPECT_NE(again.problem().find("page-locking"), std::string::npos) << again.problem();
+  const PageLock refused = again.page_lock();
+  EXPECT_NE(refused.problem.find("page-locking"), std::string::npos) << refused.problem;
+  EXPECT_EQ(refused.locked_bytes, 0);
+  EXPECT_EQ(refused.bytes, static_cast<int64_t>(memory.size()));
   EXPECT_FALSE(again.first_part(all).locked);
 }
 

@@ -11,6 +11,7 @@
 #include "engine/engine.h"
 #include "quant/base/error.h"
 #include "support/compare.h"
+#include "support/error_text.h"
 #include "support/random_tensors.h"
 #include "support/temporary_directory.h"
 #include "support/tiny_checkpoint.h"
@@ -200,6 +201,17 @@ TEST_F(Forward, ACacheTypeThatTheModelsRowsDoNotFitIsRefused) {
   config.d_index = 96;
   EXPECT_THROW(CpuCache(config, 4, CacheType::kFp8Int8), Error);
   EXPECT_EQ(CpuCache(config, 4, CacheType::kFp8).row_bytes(CachePart::kLatent), 256 + 8 + 2 * config.d_rope);
+}
+
+// Also where the system would hand out more than it has, as Linux does.
+TEST_F(Forward, ACacheThatDoesNotFitInMemoryIsRefusedWithTheNumbers) {
+  const std::string text = testing::error_text(
+      [&] { return CpuCache(model_.config(), int64_t{1} << 36, CacheType::kBF16).capacity(); });
+  EXPECT_TRUE(
+      text.starts_with("-c/--ctx-size: expected a context whose cache fits in memory (68719476736 tokens "
+                       "need "))
+      << text;
+  EXPECT_TRUE(text.ends_with(" GB available")) << text;
 }
 
 TEST_F(Forward, PrefillReusesTheCommonPrefix) {

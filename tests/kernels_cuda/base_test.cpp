@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels_cuda/base/memory_count.h"
+#include "kernels_cuda/base/out_of_memory.h"
 #include "kernels_cuda/kernels_cuda.h"
 #include "support/error_text.h"
 #include "support/on_gpu.h"
@@ -76,8 +78,38 @@ TEST_F(CudaBase, EventsMeasureAndOrder) {
 
 TEST_F(CudaBase, TooMuchMemoryIsOneError) {
   const std::string text = error_text([] { return cuda::DeviceBuffer<std::byte>(int64_t{1} << 50).size(); });
-  EXPECT_NE(text.find("cudaMalloc of 1125899906842624 bytes"), std::string::npos) << text;
-  EXPECT_EQ(cudaGetLastError(), cudaErrorMemoryAllocation);
+  EXPECT_TRUE(text.starts_with("GPU memory: expected 1125899.91 GB (1125899906842624 bytes), found "))
+      << text;
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess) << "the next launch must not report it again";
+}
+
+TEST_F(CudaBase, ALimitIsMetAsAFullCardIs) {
+  cuda::MemoryCount& count = cuda::device_memory_count();
+  const int64_t before = count.taken();
+  {
+    const cuda::DeviceBuffer<std::byte> held(1000);
+    EXPECT_EQ(count.taken(), before + 1000);
+    count.set_limit(before + 1500);
+    EXPECT_THROW(cuda::DeviceBuffer<std::byte>(501), cuda::OutOfMemory);
+    EXPECT_EQ(cuda::DeviceBuffer<std::byte>(500).size(), 500);
+    count.set_limit(cuda::MemoryCount::kNoLimit);
+  }
+  EXPECT_EQ(count.taken(), before);
+}
+
+TEST(CudaMemoryCount, TakesUpToTheLimit) {
+  cuda::MemoryCount count;
+  EXPECT_TRUE(count.take(int64_t{1} << 60));
+  count.give_back(int64_t{1} << 60);
+  count.set_limit(100);
+  EXPECT_TRUE(count.take(60));
+  EXPECT_FALSE(count.take(41));
+  EXPECT_EQ(count.taken(), 60);
+  EXPECT_TRUE(count.take(40));
+  count.set_limit(50);  // below what is taken
+  EXPECT_FALSE(count.take(1));
+  count.give_back(60);
+  EXPECT_TRUE(count.take(10));
 }
 
 }  // namespace

@@ -326,12 +326,15 @@ TEST_F(ExpertStoreTest, StopsWhenAsked) {
 TEST_F(ExpertStoreTest, ErrorsOfTheSourceReachTheCaller) {
   RandomExperts source;
   source.add_layer({.experts = 50, .d_model = 64, .d_expert = 64}, random_);
+  constexpr int kReads = 3 * 50;
   for (const int64_t under_way : {0, 1, 3}) {
     source.reads_under_way = under_way;
-    const Eventful eventful(source, 10, [] { throw Error("disk", "bytes", "smoke"); });
-    Workers workers(2);
-    EXPECT_EQ(testing::error_text([&] { return ExpertStore::load(eventful, options_for({1}), workers); }),
-              "disk: expected bytes, found smoke");
+    for (const int at : {1, 10, kReads}) {
+      const Eventful eventful(source, at, [] { throw Error("disk", "bytes", "smoke"); });
+      Workers workers(2);
+      EXPECT_EQ(testing::error_text([&] { return ExpertStore::load(eventful, options_for({1}), workers); }),
+                "disk: expected bytes, found smoke");
+    }
   }
 }
 

@@ -7,6 +7,8 @@
 #include <fstream>
 #include <thread>
 
+#include "offload/expert_store.h"
+#include "offload/workers.h"
 #include "quant/mapped_file.h"
 #include "support/error_text.h"
 #include "support/random_experts.h"
@@ -101,6 +103,29 @@ TEST(FileReader, AnOpenFileIsReadEvenWhenItsNameIsGone) {
   EXPECT_EQ(bytes, data);
 }
 
+// A process's own memory as a file: where it has none, the system answers as for a broken disk. No memory is
+// ever at the lowest addresses.
+constexpr const char* kBrokenDisk = "/proc/self/mem";
+constexpr int64_t kBrokenByte = 4096;
+
+TEST(FileReader, AReadThatFailsIsToldByFileAndByte) {
+  const FileReader reader({kBrokenDisk});
+  std::vector<std::byte> bytes(100);
+  EXPECT_EQ(testing::error_text([&] { return reader.read(kBrokenByte, bytes), 0; }),
+            "/proc/self/mem: expected 100 readable bytes at byte 4096, found Input/output error");
+}
+
+// As /proc does, a file system may give less than was asked for at a time.
+TEST(FileReader, ShortReadsAreContinued) {
+  std::ifstream file("/proc/kallsyms", std::ios::binary);
+  std::string expected(100'000, '\0');
+  if (!file.read(expected.data(), static_cast<std::streamsize>(expected.size())))
+    GTEST_SKIP() << "no such file";
+  std::string found(expected.size(), '\0');
+  FileReader({"/proc/kallsyms"}).read(0, std::as_writable_bytes(std::span(found)));
+  EXPECT_EQ(found, expected);
+}
+
 TEST(FileReader, MissingFile) {
   EXPECT_EQ(testing::error_text([] { return FileReader({"/nowhere/at/all"}).mode(); }),
             "/nowhere/at/all: expected a readable file, found No such file or directory");
@@ -173,6 +198,29 @@ TEST(FileExpertSource, ReadsRowsOfFusedAndSeparateTensors) {
     return 0;
   });
   EXPECT_EQ(text.find((directory / "a").string() + ": tensor down2: expected "), 0) << text;
+}
+
+// Every reader meets the broken disk at once: one error comes out, and nobody waits for the others.
+TEST(FileExpertSource, AFailingReadEndsTheLoad) {
+  const ExpertPartShape shape{.dtype = DType::kQ8_0, .rows = 64, .cols = 64, .scales = {}};
+  FileExpertLayer layer{.experts = 40, .gate = {}, .up = {}, .down = {}};
+  for (FileExpertMatrix* matrix : {&layer.gate, &layer.up, &layer.down}) {
+    *matrix = {.name = "experts",
+               .file = 0,
+               .offset = kBrokenByte,
+               .stride_rows = 64,
+               .first_row = 0,
+               .shape = shape};
+  }
+  const FileExpertSource source({{kBrokenDisk}}, {layer});
+  Workers workers(2);
+  for (int repeat = 0; repeat < 5; ++repeat) {
+    const std::string text =
+        testing::error_text([&] { return ExpertStore::load(source, ExpertStoreOptions(), workers); });
+    EXPECT_TRUE(text.starts_with("/proc/self/mem: tensor experts: expected 4352 readable bytes at byte "))
+        << text;
+    EXPECT_TRUE(text.ends_with("found Input/output error")) << text;
+  }
 }
 
 }  // namespace

@@ -74,5 +74,31 @@ TEST(MappedFile, RefusesWhatIsNoRegularFile) {
   EXPECT_THAT(refusal("/dev/zero"), HasSubstr("a special file"));
 }
 
+TEST(MappedFile, ALostPageIsToldByFileAndByte) {
+  const TemporaryDirectory directory;
+  const std::filesystem::path path = directory / "file";
+  std::ofstream(path) << std::string(10000, 'x');
+  const int elsewhere = 0;
+  EXPECT_FALSE(lost_page_error(&elsewhere).has_value());
+  const std::byte* after = nullptr;
+  {
+    const MappedFile file(path);
+    after = file.bytes().data();
+    EXPECT_FALSE(lost_page_error(after + 10000).has_value());
+    EXPECT_STREQ(
+        lost_page_error(after + 9999).value().what(),
+        (path.string() + ": expected 10000 bytes, as when it was opened, to read byte 9999 of, found a "
+                         "read that failed (the disk, or the network it comes over)")
+            .c_str());
+    std::filesystem::resize_file(path, 5000);
+    EXPECT_STREQ(
+        lost_page_error(after + 9999).value().what(),
+        (path.string() + ": expected 10000 bytes, as when it was opened, to read byte 9999 of, found "
+                         "5000 bytes: it was cut meanwhile")
+            .c_str());
+  }
+  EXPECT_FALSE(lost_page_error(after).has_value());
+}
+
 }  // namespace
 }  // namespace sluice::quant

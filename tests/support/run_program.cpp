@@ -6,6 +6,7 @@
 #include <pty.h>
 #include <signal.h>
 #include <stdlib.h>  // setenv
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -66,6 +67,11 @@ void accept_interrupts() {
   pointers.push_back(nullptr);
   execvp(program.c_str(), pointers.data());
   _exit(127);
+}
+
+void limit_to(decltype(RLIMIT_AS) resource, uint64_t bytes) {
+  const rlimit limit{bytes, bytes};
+  if (bytes > 0 && setrlimit(resource, &limit) != 0) _exit(127);
 }
 
 int exit_code_of(int status) {
@@ -134,6 +140,8 @@ ProgramResult run_sluice(const Arguments& arguments, const ProgramOptions& optio
       pipe->close_write();
     }
     if (!options.directory.empty() && chdir(options.directory.c_str()) != 0) _exit(127);
+    limit_to(RLIMIT_AS, options.address_space);
+    limit_to(RLIMIT_DATA, options.data);
     become(options.program, arguments, options.environment);
   }
   in.close_read();

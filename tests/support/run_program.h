@@ -28,7 +28,10 @@ struct ProgramOptions {
   std::string input = {};  // standard input, which then ends
   Environment environment = {};
   std::chrono::seconds limit{120};
-  bool close_output = false;               // nobody reads standard output
+  bool close_output = false;  // nobody reads standard output
+  /// What setrlimit leaves it, in bytes (RLIMIT_AS, RLIMIT_DATA); 0 = what the test has.
+  uint64_t address_space = 0;
+  uint64_t data = 0;
   std::string program = sluice_program();  // looked up in PATH when it has no slash
   std::string directory = {};              // to run in; empty = the test's own
   /// `interrupt_with` is sent once this holds. It sees what was printed so far, is asked every few
