@@ -1,11 +1,7 @@
-# sluice_warnings: the flags every target of ours builds with. Warnings are errors, but where sanitizers' checks in between
-# make g++ warn of what cannot be.
+# sluice_warnings: the flags every target of ours builds with. Warnings are errors.
 add_library(sluice_warnings INTERFACE)
 set(SLUICE_HOST_WARNINGS -Wall -Wextra -Wshadow -Wconversion -Wnon-virtual-dtor -Woverloaded-virtual
-  -Wimplicit-fallthrough)
-if(NOT SLUICE_SANITIZE)
-  list(APPEND SLUICE_HOST_WARNINGS -Werror)
-endif()
+  -Wimplicit-fallthrough -Werror)
 # nvcc's own glue in a .cu file is neither pedantic nor free of old casts, and its array bounds change sign.
 list(JOIN SLUICE_HOST_WARNINGS "," host_warnings_of_cuda)
 target_compile_options(sluice_warnings INTERFACE

@@ -72,8 +72,8 @@ CpuCache::CpuCache(const ModelConfig& config, LayerRange layers, int64_t capacit
                             static_cast<double>(bytes()) / 1e9),
                 fmt::format("{:.2f} GB available", static_cast<double>(available) / 1e9));
   };
-  if (bytes() >
-      available) {  // the system would hand out more than it has, and end the program when it is used
+  // The system would hand out more than it has, and end the program when it is used.
+  if (bytes() > available) {
     refuse();
   }
   try {

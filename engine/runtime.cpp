@@ -164,10 +164,6 @@ void check_prefill(const Model& model, const RuntimeOptions& options) {
   }
 }
 
-}  // namespace
-
-namespace {
-
 /// What `make` returns. The large pieces are refused with their sizes before they are allocated; this is for
 /// the many small ones, and for working memory.
 template <typename Make>

@@ -1,4 +1,4 @@
-// A GPU that is full at every allocation in turn: one error, nothing kept, and the next attempt works.
+// A GPU that is full at one allocation after the other: one error, nothing kept, and the next attempt works.
 #include <gtest/gtest.h>
 
 #include <cstdint>
