@@ -17,6 +17,7 @@
 #include "engine/synth/open_model.h"
 #include "offload/machine.h"
 #include "offload/workers.h"
+#include "quant/base/error.h"
 
 namespace sluice::bench {
 namespace {
@@ -80,6 +81,9 @@ class Prompts {
     say(runtime_.description());
   }
 
+  /// Tokens of a pass.
+  [[nodiscard]] int64_t pass() const { return runtime_.options().max_batch; }
+
   /// The median of some, after as many as it takes until they get no faster: memory is page-locked in the
   /// background, and rates are learnt.
   PrefillTime measure(int64_t tokens, int64_t repeats) {
@@ -117,14 +121,21 @@ RuntimeOptions options_for(const PrefillGuard& guard, Prefill prefill, int64_t l
   return options;
 }
 
-/// [guard.streamed]: with the experts in the GPU's memory.
+/// [guard.streamed]: with the experts in the GPU's memory, in passes as long as the streamed ones, so that
+/// they are read as often.
 std::vector<PrefillTime> products_alone(const PrefillGuard& guard, const Model& model, int64_t longest) {
   RuntimeOptions options = options_for(guard, Prefill::kAuto, longest);
+  options.max_batch = longest;
   for (int64_t layer = model.config().dense_layers; layer < model.config().layers; ++layer) {
     options.gpu_expert_layers.push_back(layer);
   }
   const Weights weights(model, options);
   Prompts prompts(weights.loaded(), options);
+  if (prompts.pass() < longest) {
+    throw Error("guard_prefill --tokens",
+                fmt::format("GPU memory for all experts and passes of {} tokens", longest),
+                fmt::format("passes of {}", prompts.pass()));
+  }
   std::vector<PrefillTime> times;
   for (const int64_t tokens : guard.streamed) {
     say(fmt::format("{} tokens, experts in the GPU's memory", tokens));

@@ -21,8 +21,8 @@ struct PrefillGuard {
 };
 
 /// Lines for each of `streamed`: the rate of copies, and the time against the larger of copies and products
-/// alone, for which the GPU must have room for all experts. Then a line for each of `sizes`: what is chosen
-/// against the better of CPU and stream. Throws Error when the model does not fit.
+/// alone, for which the GPU must have room for all experts and the same passes. Then a line for each of
+/// `sizes`: what is chosen against the better of CPU and stream. Throws Error when the model does not fit.
 void guard_prefill(const PrefillGuard& guard, Report& report);
 
 }  // namespace sluice::bench

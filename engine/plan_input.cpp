@@ -215,6 +215,7 @@ RuntimeOptions runtime_options(const PlanInputOptions& options, const PlanWork& 
   runtime.max_batch = work.pass_tokens;
   runtime.tile = work.tile_tokens;
   runtime.activations = options.activations;
+  runtime.prefill = work.streams ? Prefill::kAuto : Prefill::kCpu;
   if (work.gpu_has_experts) {
     runtime.gpu_expert_layers = {0};  // which ones does not matter
   }
@@ -226,7 +227,7 @@ std::vector<PlannedBytes> gpu_working_parts(const ModelConfig& config, const Pla
   const GpuWorkingMemory memory =
       gpu_working_memory(config, runtime_options(options, work), work.multiprocessors);
   return {{"working: activations", memory.activations},
-          {"working: streamed experts", work.streams ? streamed_bytes(config, work.pass_tokens) : 0},
+          {"working: experts of a pass", memory.pass_experts},
           {"working: experts", memory.experts + memory.handover},
           {"working: products", memory.products},
           {"cuBLAS", memory.libraries}};

@@ -91,8 +91,9 @@ class Pass {
 
 /// `options` with what depends on the memory that a GPU has left.
 RuntimeOptions sized(const LoadedWeights& weights, const RuntimeOptions& options) {
-  return weights.gpu() == nullptr ? options
-                                  : sized_for_gpu(weights.model(), weights.experts().weights(), options);
+  return weights.gpu() == nullptr
+             ? options
+             : sized_for_gpu(weights.model(), *weights.gpu(), weights.experts().weights(), options);
 }
 
 /// "passes of 32768 tokens, their experts streamed (6.5 GB under way) or computed by the CPU".

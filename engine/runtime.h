@@ -52,11 +52,12 @@ inline constexpr int64_t kMostBatch = 32768;
 
 struct RuntimeOptions {
   int64_t threads = 0;  // 0 = all physical cores
-  /// Tokens per forward pass (-b): routed experts that are streamed cross once for all of them. 0: as many as
-  /// a GPU has room for, up to `most_batch`; without streaming as many as `tile`.
+  /// Tokens per forward pass (-b): routed experts that a GPU computes are read, or copied there, once for all
+  /// of them. 0: as many as a GPU has room for, up to `most_batch`; where the CPU computes experts as many as
+  /// `tile`.
   int64_t max_batch = 0;
   int64_t most_batch = kMostBatch;
-  int64_t tile = 512;  // tokens that a GPU computes at a time but for streamed experts (-ub)
+  int64_t tile = 512;  // tokens that a GPU computes at a time but for routed experts (-ub)
   AttentionMode attention = AttentionMode::kSparse;
   Activations activations = Activations::kInt8;        // --exact: kFloat32
   ExpertMemory expert_memory = ExpertMemory::kLoaded;  // --mmap: kMapped

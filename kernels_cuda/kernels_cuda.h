@@ -11,7 +11,6 @@
 #include "kernels_cuda/dequantize.h"
 #include "kernels_cuda/elementwise.h"
 #include "kernels_cuda/gemv.h"
-#include "kernels_cuda/group_tokens.h"
 #include "kernels_cuda/head_product.h"
 #include "kernels_cuda/indexer.h"
 #include "kernels_cuda/largest.h"

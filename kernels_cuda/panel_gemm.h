@@ -25,7 +25,7 @@ struct PanelGemm {
   ExpertPanels w;
   const uint16_t* x = nullptr;      // bf16 [any, cols], rows at multiples of 16 bytes
   int64_t x_stride = 0;             // in elements
-  const int32_t* begins = nullptr;  // [experts + 1]; group_tokens.h makes them
+  const int32_t* begins = nullptr;  // [experts + 1]
   const int32_t* tokens = nullptr;  // [slots] or null: slot s multiplies row s of x
   int64_t slots = 0;                // begins[experts], known to the host
   float* y = nullptr;               // [slots, rows]

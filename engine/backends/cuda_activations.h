@@ -22,7 +22,7 @@ int64_t cuda_context(const ModelConfig& config);
 struct CudaActivationShape {
   const ModelConfig& config;
   int64_t pass = 0;  // tokens
-  int64_t tile = 0;  // of them that are computed at a time, in all but the streamed experts
+  int64_t tile = 0;  // of them that are computed at a time, in all but the routed experts
   int64_t multiprocessors = 0;
 };
 

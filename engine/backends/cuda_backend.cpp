@@ -26,11 +26,7 @@ constexpr int kDevice = 0;
 constexpr int64_t kAngleGrain = 256;  // positions per task
 
 PrefillShape prefill_shape(const ModelConfig& c, const RuntimeOptions& options, const StreamedSizes& sizes) {
-  return {.experts = {.max_tokens = options.max_batch,
-                      .d_model = c.d_model,
-                      .d_expert = c.d_expert,
-                      .experts = c.router.experts,
-                      .used = c.router.experts_used},
+  return {.experts = pass_expert_shape(c, options).value(),
           .staging = staging_shape(sizes, options.staging_bytes),
           .cpu_rows = most_cpu_tokens(options),
           .mode = options.prefill};
@@ -66,9 +62,12 @@ CudaBackend::CudaBackend(const Parts& parts, const RuntimeOptions& options, offl
   if (!options.gpu_expert_layers.empty()) {
     experts_.emplace(expert_shape(config_, options));
   }
+  if (const auto pass = pass_expert_shape(config_, options); pass.has_value()) {
+    pass_experts_.emplace(*pass);
+  }
   if (options.prefill != Prefill::kCpu) {
     prefill_.emplace(parts.experts, parts.pinned,
-                     prefill_shape(config_, options, streamed_sizes(parts.experts)), workers);
+                     prefill_shape(config_, options, streamed_sizes(parts.experts)), *pass_experts_, workers);
   }
   fill_angles(workers);
 }
@@ -93,9 +92,7 @@ std::string CudaBackend::failed_in() const {
 int64_t CudaBackend::bytes_needed(const ModelConfig& config, const RuntimeOptions& options,
                                   const StreamedSizes& sizes, int64_t multiprocessors) {
   return gpu_working_memory(config, options, multiprocessors).total() +
-         (options.prefill == Prefill::kCpu
-              ? 0
-              : CudaPrefill::bytes_needed(prefill_shape(config, options, sizes)));
+         (options.prefill == Prefill::kCpu ? 0 : staging_shape(sizes, options.staging_bytes).bytes());
 }
 
 void CudaBackend::require_shape(const ModelConfig& c, const std::string& source) {

@@ -1,9 +1,9 @@
 // The model's blocks on a GPU: kernels_cuda over weights and caches in its memory. A pass goes through a
-// block in tiles of tokens. The routed experts are computed elsewhere: by the CPU, to which ExpertHandover
-// carries the tokens, or once for the whole pass from what a second stream copies (cuda_prefill.h).
-// cuda_attention.cpp and cuda_ffn.cpp hold one half of a layer each, cuda_token_graph.cpp all layers of a
-// single token as one graph, cuda_backend.cpp the rest. The host waits where an MoE layer's tokens go to the
-// experts, for an observer, and for logits.
+// block in tiles of tokens. Routed experts are computed by the CPU, to which ExpertHandover carries the
+// tokens, or once for the whole pass (cuda_pass_experts.h): those that the GPU has, and those that a second
+// stream copies there (cuda_prefill.h). cuda_attention.cpp and cuda_ffn.cpp hold one half of a layer each,
+// cuda_token_graph.cpp all layers of a single token as one graph, cuda_backend.cpp the rest. The host waits
+// where an MoE layer's tokens go to the experts, for an observer, and for logits.
 #pragma once
 
 #include <algorithm>
@@ -19,6 +19,7 @@
 #include "engine/backends/cuda_block_clock.h"
 #include "engine/backends/cuda_cache.h"
 #include "engine/backends/cuda_experts.h"
+#include "engine/backends/cuda_pass_experts.h"
 #include "engine/backends/cuda_prefill.h"
 #include "engine/backends/cuda_products.h"
 #include "engine/backends/cuda_progress.h"
@@ -128,6 +129,10 @@ class CudaBackend final : public Backend {
   void put_route(int64_t layer, int64_t n);
   void put_sum(int64_t layer, int64_t n);
   void put_resident_ffn(int64_t layer, RowRange rows);
+  // What is done for all of a pass's tokens: norm, router and the experts' rows; the shared expert.
+  void put_choices(int64_t layer, int64_t n);
+  void put_shared(int64_t layer, int64_t n);
+  void add_resident_experts(int64_t layer, const Batch& batch);
   [[nodiscard]] std::optional<Routed> stream_experts(int64_t layer, const Batch& batch);
   void observe_routes(int64_t layer, const Batch& batch);
 
@@ -166,17 +171,18 @@ class CudaBackend final : public Backend {
   CudaActivations buffers_;
   std::optional<CudaExperts> experts_;  // where some layers' experts are on the GPU
   ExpertHandover handover_;
-  std::optional<CudaPrefill> prefill_;  // where experts are streamed
-  bool streaming_ = false;              // in this pass
-  cuda::PinnedBuffer<int32_t> staged_;  // [3, pass]: ids, positions, lengths of the batch
-  cuda::PinnedBuffer<float> staged_x_;  // [pass, d_model] of resume(); none when all layers are here
-  cuda::Event staged_free_;             // the copies of what is staged are done
-  std::vector<float> host_rows_;        // of to_host
-  int64_t handed_over_;                 // MoE layers whose experts are the CPU's
-  bool captures_;                       // single tokens are graphs
-  bool replays_ = false;                // this pass is one
-  int64_t unanswered_ = 0;              // MoE layers of this pass that wait, or will wait, for their experts
-  std::vector<TokenGraph> graphs_;      // the last one used is the last one
+  std::optional<CudaPassExperts> pass_experts_;  // where those or streamed ones meet a pass's tokens at once
+  std::optional<CudaPrefill> prefill_;           // where experts are streamed
+  bool streaming_ = false;                       // in this pass
+  cuda::PinnedBuffer<int32_t> staged_;           // [3, pass]: ids, positions, lengths of the batch
+  cuda::PinnedBuffer<float> staged_x_;           // [pass, d_model] of resume(); none when all layers are here
+  cuda::Event staged_free_;                      // the copies of what is staged are done
+  std::vector<float> host_rows_;                 // of to_host
+  int64_t handed_over_;                          // MoE layers whose experts are the CPU's
+  bool captures_;                                // single tokens are graphs
+  bool replays_ = false;                         // this pass is one
+  int64_t unanswered_ = 0;          // MoE layers of this pass that wait, or will wait, for their experts
+  std::vector<TokenGraph> graphs_;  // the last one used is the last one
   CudaBlockClock clock_;
   CudaExpertStream::Copied told_;  // by correct_times() so far
   CudaProgress progress_;

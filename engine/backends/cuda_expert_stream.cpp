@@ -10,6 +10,8 @@
 namespace sluice {
 namespace {
 
+using offload::ExpertPart;
+
 /// Of a slot, at most. Chosen: experts enough for a grouped product to fill a GPU.
 constexpr int64_t kMostSlotBytes = int64_t{192} << 20;
 /// Slots that a ring should have before slots become larger.
@@ -43,6 +45,20 @@ StreamedSizes streamed_sizes(const offload::ExpertWeights& weights) {
   return sizes;
 }
 
+bool can_be_streamed(const offload::ExpertWeights& weights) {
+  for (int64_t layer = 0; layer < weights.layers(); ++layer) {
+    for (int64_t node = 0; weights.experts(layer) > 0 && node < weights.nodes(); ++node) {
+      const offload::ExpertShare& share = weights.share(layer, node);
+      if (weights.piece(layer, 0, node).size() != static_cast<size_t>(share.piece_bytes()) ||
+          !cuda::panel_gemm_takes(share.gate.dtype) || !cuda::panel_gemm_takes(share.up.dtype) ||
+          !cuda::panel_gemm_takes(share.down.dtype)) {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
 StagingShape staging_shape(const StreamedSizes& sizes, int64_t bytes) {
   if (sizes.expert_bytes == 0) {
     return {};
@@ -65,9 +81,9 @@ CudaExpertStream::CudaExpertStream(const offload::ExpertWeights& weights, const 
   assert(per_slot_ > 0);
 }
 
-std::vector<CudaExpertStream::Experts> CudaExpertStream::keep_begun(int64_t layer) {
+std::vector<ExpertGroup> CudaExpertStream::keep_begun(int64_t layer) {
   std::erase_if(wanted_, [&](const Slot& slot) { return slot.layer == layer; });
-  std::vector<Experts> begun;
+  std::vector<ExpertGroup> begun;
   for (const Slot& slot : begun_) {
     if (slot.layer == layer) {
       begun.push_back(slot.experts);
@@ -76,9 +92,8 @@ std::vector<CudaExpertStream::Experts> CudaExpertStream::keep_begun(int64_t laye
   return begun;
 }
 
-std::vector<CudaExpertStream::Experts> CudaExpertStream::want(int64_t layer,
-                                                              std::span<const int32_t> experts) {
-  std::vector<Experts> slots;
+std::vector<ExpertGroup> CudaExpertStream::want(int64_t layer, std::span<const int32_t> experts) {
+  std::vector<ExpertGroup> slots;
   while (!experts.empty()) {
     const auto some = experts.first(std::min(experts.size(), static_cast<size_t>(per_slot_)));
     slots.emplace_back(some.begin(), some.end());
@@ -161,6 +176,29 @@ const std::byte* CudaExpertStream::take(cudaStream_t compute) {
   assert(!begun_.empty());
   begun_.pop_front();
   return staging_.take(compute);
+}
+
+std::vector<CudaExpertLayer> CudaExpertStream::shares(int64_t layer, const std::byte* slot,
+                                                      const std::array<const float*, 3>& scales) const {
+  std::vector<CudaExpertLayer> shares;
+  for (int64_t node = 0; node < weights_.nodes(); ++node) {
+    const offload::ExpertShare& share = weights_.share(layer, node);
+    if (share.rows.size() == 0) {
+      continue;
+    }
+    const std::byte* const pieces = slot + node_offset(weights_, layer, node, per_slot_);
+    const auto panels = [&](ExpertPart part) {
+      return cuda::ExpertPanels{
+          .first = {.layout = share.layout(part),
+                    .data = pieces + share.offset(part),
+                    .rows = part == ExpertPart::kDown ? share.gate.cols : share.rows.size()},
+          .expert_bytes = share.piece_bytes(),
+          .scales = scales[static_cast<size_t>(part)],
+          .experts = per_slot_};
+    };
+    shares.push_back({panels(ExpertPart::kGate), panels(ExpertPart::kUp), panels(ExpertPart::kDown)});
+  }
+  return shares;
 }
 
 void CudaExpertStream::reset() {

@@ -5,13 +5,16 @@
 // after the other.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <span>
 #include <vector>
 
+#include "engine/backends/cuda_expert_weights.h"
 #include "engine/backends/cuda_pinned_store.h"
 #include "engine/backends/cuda_staging.h"
+#include "engine/backends/pass_choices.h"
 #include "kernels_cuda/base/buffer.h"
 #include "kernels_cuda/base/stream.h"
 #include "offload/expert_weights.h"
@@ -30,6 +33,8 @@ struct StreamedSizes {
   int64_t experts = 0;       // of a layer, at most
 };
 StreamedSizes streamed_sizes(const offload::ExpertWeights& weights);
+/// Whether all of them lie in memory in types that can be computed from a slot.
+bool can_be_streamed(const offload::ExpertWeights& weights);
 
 /// A ring for such experts of at most `bytes`, and of no more than a layer; no slots when not even
 /// kLeastSlots of one expert fit.
@@ -39,25 +44,26 @@ StagingShape staging_shape(const StreamedSizes& sizes, int64_t bytes);
 /// All calls come from one thread.
 class CudaExpertStream {
  public:
-  using Experts = std::vector<int32_t>;  // of a slot
-
   /// References are kept. The workers help with what `store` has not locked. Throws Error when memory cannot
   /// be had.
   CudaExpertStream(const offload::ExpertWeights& weights, const CudaPinnedStore& store,
                    const StagingShape& shape, offload::Workers& workers);
 
-  /// Experts that a slot holds.
-  [[nodiscard]] int64_t per_slot() const { return per_slot_; }
   /// Slots of `layer` that are copied or being copied, in order; what else was wanted of it is forgotten.
-  [[nodiscard]] std::vector<Experts> keep_begun(int64_t layer);
+  [[nodiscard]] std::vector<ExpertGroup> keep_begun(int64_t layer);
   /// `experts`, ascending, of `layer` are copied when those that were wanted before are. Returns their slots.
-  std::vector<Experts> want(int64_t layer, std::span<const int32_t> experts);
+  std::vector<ExpertGroup> want(int64_t layer, std::span<const int32_t> experts);
   /// Begins all copies that the ring has room for. Waits only for memory that is not page-locked yet.
   void fill();
 
   /// The next slot, on the GPU: `compute` reads it after this, and release() follows. fill() has begun it.
   const std::byte* take(cudaStream_t compute);
   void release(cudaStream_t compute) { staging_.release(compute); }
+
+  /// The experts of a slot of `layer` that take() gave, one after the other: what each node has of them. With
+  /// their scales, gate's, up's and down's.
+  [[nodiscard]] std::vector<CudaExpertLayer> shares(int64_t layer, const std::byte* slot,
+                                                    const std::array<const float*, 3>& scales) const;
 
   /// Forgets everything, after the copies that are under way, failed or not. `compute` must be idle.
   void reset();
@@ -72,7 +78,7 @@ class CudaExpertStream {
  private:
   struct Slot {
     int64_t layer = 0;
-    Experts experts;
+    ExpertGroup experts;
   };
   struct Bounce {
     cuda::PinnedBuffer<std::byte> memory;

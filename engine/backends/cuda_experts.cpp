@@ -30,12 +30,6 @@ CudaExperts::CudaExperts(const CudaExpertShape& shape)
 
 void CudaExperts::add(const CudaExpertLayer& layer, const CudaRoutes& routes, const float* f, float* y,
                       cudaStream_t stream) const {
-  const auto takes = [](const cuda::ExpertPanels& w) { return cuda::panel_gemm_takes(w.first.layout.dtype); };
-  if (rounds(shape_) && routes.n_tokens > kFewExpertTokens && takes(layer.gate) && takes(layer.up) &&
-      takes(layer.down)) {
-    add_many(layer, routes, f, y, stream);
-    return;
-  }
   for (int64_t begin = 0; begin < routes.n_tokens; begin += kFewExpertTokens) {
     const int64_t n = std::min(kFewExpertTokens, routes.n_tokens - begin);
     add_few(layer, {routes.ids + begin * shape_.used, routes.weights + begin * shape_.used, n},
@@ -72,42 +66,6 @@ void CudaExperts::add_few(const CudaExpertLayer& layer, const CudaRoutes& routes
                      .y = y,
                      .n_tokens = routes.n_tokens,
                      .used = used,
-                     .n = shape_.d_model},
-                    stream);
-}
-
-void CudaExperts::add_many(const CudaExpertLayer& layer, const CudaRoutes& routes, const float* f, float* y,
-                           cudaStream_t stream) const {
-  const int64_t slots = routes.n_tokens * shape_.used;
-  const auto to_bf16 = [&](const float* x, uint16_t* out, int64_t rows, int64_t n) {
-    cuda::to_bf16({.x = x, .x_stride = n, .y = out, .y_stride = n, .rows = rows, .n = n}, stream);
-  };
-  const auto multiply = [&](const cuda::ExpertPanels& w, const uint16_t* x, const int32_t* tokens,
-                            float* out) {
-    cuda::panel_gemm({.w = w,
-                      .x = x,
-                      .x_stride = w.first.layout.cols,
-                      .begins = buffers_.begins,
-                      .tokens = tokens,
-                      .slots = slots,
-                      .y = out,
-                      .y_stride = w.first.rows},
-                     stream);
-  };
-  cuda::group_tokens(routes.ids, routes.n_tokens, shape_.used, shape_.experts,
-                     {buffers_.begins, buffers_.tokens, buffers_.slots}, stream);
-  to_bf16(f, buffers_.f, routes.n_tokens, shape_.d_model);
-  multiply(layer.gate, buffers_.f, buffers_.tokens, buffers_.gate);
-  multiply(layer.up, buffers_.f, buffers_.tokens, buffers_.up);
-  cuda::swiglu(buffers_.gate, buffers_.up, slots * shape_.d_expert, buffers_.gate, stream);
-  to_bf16(buffers_.gate, buffers_.hidden, slots, shape_.d_expert);
-  multiply(layer.down, buffers_.hidden, nullptr, buffers_.parts);
-  cuda::add_experts({.parts = buffers_.parts,
-                     .slots = buffers_.slots,
-                     .weights = routes.weights,
-                     .y = y,
-                     .n_tokens = routes.n_tokens,
-                     .used = shape_.used,
                      .n = shape_.d_model},
                     stream);
 }

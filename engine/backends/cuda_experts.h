@@ -1,5 +1,5 @@
-// Routed experts computed on the GPU that holds them: few tokens, and whatever must not be rounded, by
-// products with the chosen matrices; many by tokens sorted by expert and products in bf16.
+// Routed experts computed on the GPU that holds them: few tokens, and whatever must not be rounded or is not
+// quantized, by products with the chosen matrices. Others meet all of a pass's tokens (cuda_pass_experts.h).
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,6 @@
 #include "engine/backends/cuda_arena.h"
 #include "engine/backends/cuda_expert_weights.h"
 #include "engine/backends/gpu_working_memory.h"
-#include "kernels_cuda/group_tokens.h"
 
 namespace sluice {
 
@@ -31,8 +30,6 @@ class CudaExperts {
  private:
   void add_few(const CudaExpertLayer& layer, const CudaRoutes& routes, const float* f, float* y,
                cudaStream_t stream) const;
-  void add_many(const CudaExpertLayer& layer, const CudaRoutes& routes, const float* f, float* y,
-                cudaStream_t stream) const;
 
   CudaExpertShape shape_;
   CudaArena arena_;

@@ -95,6 +95,11 @@ std::optional<Backend::Routed> CudaBackend::routed_ffn(int64_t layer, const Batc
   if (!is_resident(layer)) {
     return stream_experts(layer, batch);
   }
+  if (pass_experts_.has_value() && batch.n_tokens() > kFewExpertTokens &&
+      CudaPassExperts::takes(*expert_weights_.layer(layer))) {
+    add_resident_experts(layer, batch);
+    return {};
+  }
   for_tiles(batch.n_tokens(), [&](RowRange rows) {
     put_resident_ffn(layer, rows);
     if (batch.observer != nullptr) {
@@ -104,27 +109,54 @@ std::optional<Backend::Routed> CudaBackend::routed_ffn(int64_t layer, const Batc
   return {};
 }
 
-// The choices of all tiles go to the host before the shared expert is computed, which then has something to
-// do; the experts' rows are kept for the pass, the shared expert's are normed again.
-std::optional<Backend::Routed> CudaBackend::stream_experts(int64_t layer, const Batch& batch) {
-  const int64_t n = batch.n_tokens();
-  for_tiles(n, [&](RowRange rows) {
-    put_choice(layer, rows, prefill_->ids(rows.begin), prefill_->weights(rows.begin));
-    prefill_->put_rows(buffers_.normed, rows, stream_.get());
+void CudaBackend::put_choices(int64_t layer, int64_t n_tokens) {
+  for_tiles(n_tokens, [&](RowRange rows) {
+    put_choice(layer, rows, pass_experts_->ids(rows.begin), pass_experts_->weights(rows.begin));
+    pass_experts_->put_rows(buffers_.normed, rows, stream_.get());
   });
-  prefill_->send_routes(n, stream_.get());
-  clock_.end_of(Block::kRoute, layer, stream_.get());
-  for_tiles(n, [&](RowRange rows) {
+}
+
+// The experts' rows are kept for the pass, the shared expert's are normed again.
+void CudaBackend::put_shared(int64_t layer, int64_t n_tokens) {
+  for_tiles(n_tokens, [&](RowRange rows) {
     norm_residual(layer_weights(layer).ffn_norm, rows, progress_.begin_of(CudaBlock::kFfn, layer));
     ffn(layer_weights(layer).shared, rows);
   });
+}
+
+// The choices of all tiles go to the host before the shared expert is computed, so that the GPU has something
+// to do while they are sorted there. As in stream_experts() a stop leaves the layer half done.
+void CudaBackend::add_resident_experts(int64_t layer, const Batch& batch) {
+  const int64_t n = batch.n_tokens();
+  put_choices(layer, n);
+  pass_experts_->send_routes(n, stream_.get());
+  clock_.end_of(Block::kRoute, layer, stream_.get());
+  put_shared(layer, n);
+  const offload::Routes routes = pass_experts_->receive_routes();
+  if (batch.stop.stop_requested()) {
+    return;
+  }
+  pass_experts_->add_all(*expert_weights_.layer(layer), buffers_.residual, stream_.get());
+  clock_.end_of(Block::kShared, layer, stream_.get());
+  clock_.end_of(Block::kLayer, layer, stream_.get());
+  if (batch.observer != nullptr) {
+    batch.observer->routes(layer, batch.first_position, routes);
+  }
+}
+
+std::optional<Backend::Routed> CudaBackend::stream_experts(int64_t layer, const Batch& batch) {
+  const int64_t n = batch.n_tokens();
+  put_choices(layer, n);
+  prefill_->send_routes(n, stream_.get());
+  clock_.end_of(Block::kRoute, layer, stream_.get());
+  put_shared(layer, n);
   clock_.end_of(Block::kShared, layer, stream_.get());
   const std::optional<Routed> left =
       prefill_->run({.layer = layer, .next = streamed_layer(layer + 1), .n_tokens = n}, buffers_.residual,
                     batch.stop, stream_.get());
   clock_.end_of(Block::kLayer, layer, stream_.get());
   if (batch.observer != nullptr) {
-    batch.observer->routes(layer, batch.first_position, prefill_->routes());
+    batch.observer->routes(layer, batch.first_position, pass_experts_->routes());
   }
   return left;
 }

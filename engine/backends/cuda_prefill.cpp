@@ -4,12 +4,10 @@
 #include <cassert>
 #include <numeric>
 
-#include "kernels_cuda/base/check.h"
-#include "kernels_cuda/elementwise.h"
-
 namespace sluice {
 namespace {
 
+using offload::ExpertPart;
 using offload::SplitSide;
 
 /// Where the rates begin that layers then correct. Chosen, of a workstation.
@@ -25,7 +23,7 @@ offload::SplitMode mode_of(Prefill prefill) {
                                     : offload::SplitMode::kStream;
 }
 
-offload::SplitRates first_rates(const StreamedShape& shape, int64_t threads) {
+offload::SplitRates first_rates(const PassExpertShape& shape, int64_t threads) {
   return offload::split_rates({.ram_gb_per_s = kRamGbPerSecond,
                                .cpu_gops = kCpuGopsPerThread * static_cast<double>(threads),
                                .copy_gb_per_s = kCopyGbPerSecond,
@@ -44,39 +42,18 @@ int64_t expert_bytes(const offload::ExpertWeights& weights, int64_t layer) {
 
 }  // namespace
 
-CudaPrefill::Buffers::Buffers(const PrefillShape& shape, DeviceLayout& layout) {
-  const StreamedShape& s = shape.experts;
-  f = layout.take<uint16_t>(s.max_tokens * s.d_model);
-  ids = layout.take<int32_t>(s.max_tokens * s.used);
-  weights = layout.take<float>(s.max_tokens * s.used);
-}
-
 CudaPrefill::CudaPrefill(const offload::ExpertWeights& weights, const CudaPinnedStore& store,
-                         const PrefillShape& shape, offload::Workers& workers)
+                         const PrefillShape& shape, CudaPassExperts& experts, offload::Workers& workers)
     : weights_(weights),
       shape_(shape),
-      arena_([&] {
-        DeviceLayout counted;
-        static_cast<void>(Buffers(shape, counted));
-        return counted.taken();
-      }()),
-      buffers_(shape, arena_),
+      experts_(experts),
       stream_(weights, store, shape.staging, workers),
-      experts_(weights, shape.experts),
       cpu_({shape.cpu_rows, shape.experts.d_model, shape.experts.used}),
-      host_ids_(shape.experts.max_tokens * shape.experts.used),
-      host_weights_(shape.experts.max_tokens * shape.experts.used),
       split_(shape.experts.experts),
       learner_(first_rates(shape.experts, workers.threads())),
       tokens_(static_cast<size_t>(shape.experts.experts)),
       is_here_(static_cast<size_t>(shape.experts.experts)),
       is_cpus_(static_cast<size_t>(shape.experts.experts)) {}
-
-int64_t CudaPrefill::bytes_needed(const PrefillShape& shape) {
-  DeviceLayout counted;
-  static_cast<void>(Buffers(shape, counted));
-  return counted.taken() + shape.staging.bytes() + CudaStreamedExperts::bytes_needed(shape.experts);
-}
 
 // As many experts are touched as so many tokens choose on average, all alike.
 bool CudaPrefill::is_for(int64_t n_tokens) const {
@@ -105,36 +82,15 @@ bool CudaPrefill::is_for(int64_t n_tokens) const {
   return expected.work().copied_experts > 0;
 }
 
-void CudaPrefill::put_rows(const float* normed, RowRange rows, cudaStream_t stream) const {
-  const int64_t n = shape_.experts.d_model;
-  cuda::to_bf16({.x = normed,
-                 .x_stride = n,
-                 .y = buffers_.f + rows.begin * n,
-                 .y_stride = n,
-                 .rows = rows.count,
-                 .n = n},
-                stream);
-}
-
 void CudaPrefill::send_routes(int64_t n_tokens, cudaStream_t stream) {
-  const auto bytes = static_cast<size_t>(n_tokens * shape_.experts.used) * 4;
-  cuda::check(cudaMemcpyAsync(host_ids_.data(), buffers_.ids, bytes, cudaMemcpyDeviceToHost, stream),
-              "reading routes");
-  cuda::check(cudaMemcpyAsync(host_weights_.data(), buffers_.weights, bytes, cudaMemcpyDeviceToHost, stream),
-              "reading routes");
+  experts_.send_routes(n_tokens, stream);
   ++routed_layers_;
   routed(0).record(stream);
-  n_tokens_ = n_tokens;
 }
 
 void CudaPrefill::begin_pass(int64_t layer, int64_t n_tokens) {
   static_cast<void>(stream_.want(layer, sure_of_next(n_tokens)));
   stream_.fill();
-}
-
-offload::Routes CudaPrefill::routes() const {
-  return {{host_ids_.data(), n_tokens_, shape_.experts.used},
-          {host_weights_.data(), n_tokens_, shape_.experts.used}};
 }
 
 void CudaPrefill::learn() {
@@ -147,15 +103,16 @@ void CudaPrefill::learn() {
   measured_ = false;
 }
 
-std::vector<int32_t> CudaPrefill::divide(int64_t layer, std::span<const CudaExpertStream::Experts> ahead) {
+std::vector<int32_t> CudaPrefill::divide(int64_t layer, const offload::Routes& routes,
+                                         std::span<const ExpertGroup> ahead) {
   std::ranges::fill(tokens_, 0);
-  for (int64_t t = 0; t < n_tokens_; ++t) {
-    for (const int32_t id : routes().ids.row(t)) {
+  for (int64_t t = 0; t < routes.ids.rows; ++t) {
+    for (const int32_t id : routes.ids.row(t)) {
       ++tokens_[static_cast<size_t>(id)];
     }
   }
   std::ranges::fill(is_here_, uint8_t{0});
-  for (const CudaExpertStream::Experts& slot : ahead) {
+  for (const ExpertGroup& slot : ahead) {
     for (const int32_t expert : slot) {
       is_here_[static_cast<size_t>(expert)] = 1;
     }
@@ -170,7 +127,7 @@ std::vector<int32_t> CudaPrefill::divide(int64_t layer, std::span<const CudaExpe
   std::ranges::transform(split_.sides(), is_cpus_.begin(), [](SplitSide side) {
     return static_cast<uint8_t>(side == SplitSide::kCpu ? 1 : 0);
   });
-  limit_cpu_rows();
+  limit_cpu_rows(routes.ids.rows);
   std::vector<int32_t> streamed;
   for (size_t e = 0; e < tokens_.size(); ++e) {
     if (tokens_[e] > 0 && is_here_[e] == 0 && is_cpus_[e] == 0) {
@@ -181,12 +138,12 @@ std::vector<int32_t> CudaPrefill::divide(int64_t layer, std::span<const CudaExpe
 }
 
 // The busiest of the CPU's go to the stream, and what the layer takes says nothing of the division then.
-void CudaPrefill::limit_cpu_rows() {
+void CudaPrefill::limit_cpu_rows(int64_t n_tokens) {
   int64_t rows = 0;
   for (size_t e = 0; e < tokens_.size(); ++e) {
     rows += is_cpus_[e] != 0 ? tokens_[e] : 0;
   }
-  while (rows > shape_.cpu_rows && n_tokens_ > shape_.cpu_rows) {
+  while (rows > shape_.cpu_rows && n_tokens > shape_.cpu_rows) {
     size_t busiest = 0;
     int64_t most = 0;
     for (size_t e = 0; e < tokens_.size(); ++e) {
@@ -210,28 +167,43 @@ std::vector<int32_t> CudaPrefill::sure_of_next(int64_t n_tokens) const {
   return sure;
 }
 
+CudaPassExperts::Scales CudaPrefill::scales(int64_t layer, std::span<const ExpertGroup> slots) const {
+  CudaPassExperts::Scales scales;
+  for (const ExpertPart part : {ExpertPart::kGate, ExpertPart::kUp, ExpertPart::kDown}) {
+    for (const ExpertGroup& slot : slots) {
+      for (const int32_t expert : slot) {
+        scales[static_cast<size_t>(part)].push_back(weights_.scale(layer, part, expert));
+      }
+    }
+  }
+  return scales;
+}
+
 std::optional<Backend::Routed> CudaPrefill::run(const Layer& layer, float* x, const std::stop_token& stop,
                                                 cudaStream_t stream) {
-  routed(0).synchronize();
+  const offload::Routes routes = experts_.receive_routes();
   known_ = Clock::now();
   learn();
-  std::vector<CudaExpertStream::Experts> slots = stream_.keep_begun(layer.layer);
-  const std::vector<int32_t> streamed = divide(layer.layer, slots);
-  const std::vector<CudaExpertStream::Experts> more = stream_.want(layer.layer, streamed);
+  std::vector<ExpertGroup> slots = stream_.keep_begun(layer.layer);
+  const std::vector<int32_t> streamed = divide(layer.layer, routes, slots);
+  const std::vector<ExpertGroup> more = stream_.want(layer.layer, streamed);
   slots.insert(slots.end(), more.begin(), more.end());
   stream_.fill();
-  const int64_t rows = cpu_.send(routes(), is_cpus_, buffers_.f, stream);
-  experts_.begin_layer(layer.layer, routes().ids, slots, stream_.per_slot(), stream);
+  const int64_t rows = cpu_.send(routes, is_cpus_, experts_.rows(), stream);
+  experts_.begin_layer(slots, scales(layer.layer, slots), stream);
   if (layer.next >= 0) {
     static_cast<void>(stream_.want(layer.next, sure_of_next(layer.n_tokens)));
   }
-  const CudaStreamedExperts::Batch batch{.f = buffers_.f, .weights = buffers_.weights, .y = x};
   for (size_t slot = 0; slot < slots.size(); ++slot) {
     if (stop.stop_requested()) {
       return {};
     }
     stream_.fill();
-    experts_.add(slot, stream_.take(stream), batch, stream);
+    const std::vector<CudaExpertLayer> shares =
+        stream_.shares(layer.layer, stream_.take(stream),
+                       {experts_.scales(ExpertPart::kGate, slot), experts_.scales(ExpertPart::kUp, slot),
+                        experts_.scales(ExpertPart::kDown, slot)});
+    experts_.add(slot, shares, x, stream);
     stream_.release(stream);
   }
   stream_.fill();

@@ -14,45 +14,35 @@
 #include <vector>
 
 #include "engine/backends/backend.h"
-#include "engine/backends/cuda_arena.h"
 #include "engine/backends/cuda_cpu_share.h"
 #include "engine/backends/cuda_expert_stream.h"
-#include "engine/backends/cuda_streamed_experts.h"
+#include "engine/backends/cuda_pass_experts.h"
 #include "engine/runtime.h"
-#include "kernels_cuda/base/buffer.h"
 #include "kernels_cuda/base/stream.h"
 #include "offload/batch_split.h"
 
 namespace sluice {
 
 struct PrefillShape {
-  StreamedShape experts;
+  PassExpertShape experts;
   StagingShape staging;
   int64_t cpu_rows = 0;  // tokens that the CPU is given at most beside the stream
   Prefill mode = Prefill::kAuto;
 };
 
-/// Layers one after the other: put_rows() for all of the pass's tokens, send_routes(), run(), and finish() if
-/// run() left something.
+/// Layers one after the other: when `experts` have all of the pass's rows and choices send_routes(), run(),
+/// and finish() if run() left something.
 class CudaPrefill {
  public:
-  /// References are kept. Throws Error when memory cannot be had.
+  /// References are kept. `experts` are of the shape's. Takes the ring's memory of a GPU; throws Error when
+  /// it cannot be had.
   CudaPrefill(const offload::ExpertWeights& weights, const CudaPinnedStore& store, const PrefillShape& shape,
-              offload::Workers& workers);
-
-  /// GPU memory that it takes.
-  static int64_t bytes_needed(const PrefillShape& shape);
+              CudaPassExperts& experts, offload::Workers& workers);
 
   /// Whether a pass of so many tokens is better done here than by the CPU alone.
   [[nodiscard]] bool is_for(int64_t n_tokens) const;
 
-  /// Where the router writes for the pass's token `row` and those behind it, on the GPU: [rows, used].
-  [[nodiscard]] int32_t* ids(int64_t row) const { return buffers_.ids + row * shape_.experts.used; }
-  [[nodiscard]] float* weights(int64_t row) const { return buffers_.weights + row * shape_.experts.used; }
-  /// What experts read of these rows: normed [rows.count, d_model] on the GPU.
-  void put_rows(const float* normed, RowRange rows, cudaStream_t stream) const;
-
-  /// After all rows: the choices of n_tokens tokens go to the host.
+  /// CudaPassExperts::send_routes() of a layer that comes here.
   void send_routes(int64_t n_tokens, cudaStream_t stream);
 
   /// Before the first layer of a pass, `layer`, that comes here.
@@ -68,8 +58,6 @@ class CudaPrefill {
   /// the pass must be given up. Throws Error when either stream failed.
   [[nodiscard]] std::optional<Backend::Routed> run(const Layer& layer, float* x, const std::stop_token& stop,
                                                    cudaStream_t stream);
-  /// The choices that run() saw last, on the host.
-  [[nodiscard]] offload::Routes routes() const;
   /// After the additions to what run() left: x += those.
   void finish(float* x, cudaStream_t stream);
 
@@ -81,32 +69,22 @@ class CudaPrefill {
 
  private:
   using Clock = std::chrono::steady_clock;
-  struct Buffers {
-    Buffers(const PrefillShape& shape, DeviceLayout& layout);
-    uint16_t* f;     // [max_tokens, d_model] bf16
-    int32_t* ids;    // [max_tokens, used]
-    float* weights;  // [max_tokens, used]
-  };
-
   [[nodiscard]] const cuda::Event& routed(int64_t layers_ago) const {
     return routed_[(routed_layers_ + 1 + layers_ago) % 2];
   }
   void learn();
   /// Which experts are the CPU's ([experts]) and, ascending, which are to be copied.
-  std::vector<int32_t> divide(int64_t layer, std::span<const CudaExpertStream::Experts> ahead);
-  void limit_cpu_rows();
+  std::vector<int32_t> divide(int64_t layer, const offload::Routes& routes,
+                              std::span<const ExpertGroup> ahead);
+  void limit_cpu_rows(int64_t n_tokens);
+  [[nodiscard]] CudaPassExperts::Scales scales(int64_t layer, std::span<const ExpertGroup> slots) const;
   [[nodiscard]] std::vector<int32_t> sure_of_next(int64_t n_tokens) const;
 
   const offload::ExpertWeights& weights_;
   PrefillShape shape_;
-  CudaArena arena_;
-  Buffers buffers_;
+  CudaPassExperts& experts_;
   CudaExpertStream stream_;
-  CudaStreamedExperts experts_;
   CudaCpuShare cpu_;
-  cuda::PinnedBuffer<int32_t> host_ids_;    // [max_tokens, used]
-  cuda::PinnedBuffer<float> host_weights_;  // [max_tokens, used]
-  int64_t n_tokens_ = 0;                    // whose choices are there
   cuda::Event routed_[2]{cuda::Event(cuda::EventKind::kTiming), cuda::Event(cuda::EventKind::kTiming)};
   int64_t routed_layers_ = 0;  // they take turns with those
   cuda::Event computed_{cuda::EventKind::kTiming};

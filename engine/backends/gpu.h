@@ -85,8 +85,8 @@ std::unique_ptr<const GpuHostMemory> prepare_host_memory(const offload::ExpertWe
 /// `options` with `max_batch`, `tile`, `prefill` and `staging_bytes` as the model and the memory that is free
 /// now allow, room for the planned cache left. Throws Error for --prefill stream that cannot be had, where
 /// there are experts in RAM.
-RuntimeOptions sized_for_gpu(const Model& model, const offload::ExpertWeights& experts,
-                             RuntimeOptions options);
+RuntimeOptions sized_for_gpu(const Model& model, const GpuWeights& weights,
+                             const offload::ExpertWeights& experts, RuntimeOptions options);
 
 /// Tokens of a pass, with resolved options, that the CPU's experts are given at most at a time.
 int64_t most_cpu_tokens(const RuntimeOptions& options);

@@ -40,7 +40,7 @@ int64_t free_bytes(const RuntimeOptions& options) {
                        options.gpu_memory_limit);
 }
 
-/// Without streaming: the CPU gets what experts a tile's tokens chose, so a pass is no longer than that.
+/// Where the CPU computes experts: it gets what a tile's tokens chose, so a pass is no longer than that.
 RuntimeOptions least_of(RuntimeOptions options) {
   options.max_batch = options.max_batch == 0 ? options.tile : std::min(options.max_batch, options.tile);
   options.tile = options.max_batch;
@@ -65,35 +65,48 @@ std::string why_not_streamed(const offload::ExpertWeights& experts, const Runtim
   if (!has_experts_from(experts, options.first_gpu_layer)) {
     return "no experts of the GPU's layers in memory";
   }
-  return CudaStreamedExperts::takes(experts) ? "" : "mapped ones, or ones of a type that is not quantized";
+  return can_be_streamed(experts) ? "" : "mapped ones, or ones of a type that is not quantized";
+}
+
+/// Whether the GPU has all experts, in types that meet a pass's tokens at once: long passes gain without
+/// streaming, too.
+bool keeps_all_experts(const CudaExpertWeights& kept, const offload::ExpertWeights& experts,
+                       const RuntimeOptions& options) {
+  return options.activations == Activations::kInt8 && streamed_sizes(experts).experts == 0 &&
+         !options.gpu_expert_layers.empty() &&
+         std::ranges::all_of(options.gpu_expert_layers,
+                             [&](int64_t layer) { return CudaPassExperts::takes(*kept.layer(layer)); });
 }
 
 std::string gigabytes(int64_t bytes) {
   return fmt::format("{:.2f} GB", static_cast<double>(bytes) / 1e9);
 }
 
-/// The longest pass and the ring that the free memory of this thread's GPU has room for.
-class StreamFit {
+/// The longest pass and, for experts that are streamed, the ring that the free memory of this thread's GPU
+/// has room for.
+class PassFit {
  public:
-  StreamFit(const Model& model, const offload::ExpertWeights& experts, const RuntimeOptions& options)
+  /// `sizes` of nothing: no experts are streamed.
+  PassFit(const Model& model, const StreamedSizes& sizes, const RuntimeOptions& options)
       : model_(model),
-        sizes_(streamed_sizes(experts)),
+        sizes_(sizes),
         multiprocessors_(cuda::device_properties(kDevice).multiprocessors),
         free_(free_bytes(options) - offload::kGpuReserveBytes -
               CudaCache::bytes_needed(model.config(), parts_of(model.config(), options).gpu.layers,
                                       options.planned_context, options.planned_cache)),
         options_(options) {
+    if (!streams()) {
+      options_.prefill = Prefill::kCpu;
+      options_.staging_bytes = 0;
+    }
     options_.max_batch = options.max_batch == 0 ? most_batch() : options.max_batch;
     while (options.max_batch == 0 && options_.max_batch > options.tile && !has_room()) {
       options_.max_batch = std::max(options_.max_batch / 2, options.tile);
     }
     options_.tile = std::min(options_.tile, options_.max_batch);
     fits_ = has_room();
-    if (options_.staging_bytes == 0 && fits_) {
-      options_.staging_bytes = offload::ring_bytes(least_ring(), free_ - needed());
-    }
-    if (fits_) {
-      options_.staging_bytes = staging_shape(sizes_, options_.staging_bytes).bytes();
+    if (fits_ && streams()) {
+      choose_ring();
     }
   }
 
@@ -109,8 +122,15 @@ class StreamFit {
   }
 
  private:
+  [[nodiscard]] bool streams() const { return sizes_.experts > 0; }
   [[nodiscard]] bool has_room() const {
-    return staging_shape(sizes_, least_ring()).slots > 0 && needed() <= free_;
+    return (!streams() || staging_shape(sizes_, least_ring()).slots > 0) && needed() <= free_;
+  }
+  void choose_ring() {
+    if (options_.staging_bytes == 0) {
+      options_.staging_bytes = offload::ring_bytes(least_ring(), free_ - needed());
+    }
+    options_.staging_bytes = staging_shape(sizes_, options_.staging_bytes).bytes();
   }
   /// No pass is longer than the context, where it is known, nor than a tile where the CPU has whole layers:
   /// it gains nothing by more, and its working memory would grow.
@@ -198,20 +218,25 @@ std::unique_ptr<const GpuWeights> load_gpu_weights(const Model& model, const Run
 
 std::unique_ptr<const GpuHostMemory> prepare_host_memory(const offload::ExpertWeights& experts,
                                                          const RuntimeOptions& options) {
-  const bool used = options.prefill != Prefill::kCpu && CudaStreamedExperts::takes(experts);
+  const bool used = options.prefill != Prefill::kCpu && can_be_streamed(experts);
   return std::make_unique<CudaPinnedStore>(
       used ? experts.memory() : std::vector<std::span<const std::byte>>(), kDevice);
 }
 
-RuntimeOptions sized_for_gpu(const Model& model, const offload::ExpertWeights& experts,
-                             RuntimeOptions options) {
+RuntimeOptions sized_for_gpu(const Model& model, const GpuWeights& weights,
+                             const offload::ExpertWeights& experts, RuntimeOptions options) {
   cuda::use_device(kDevice);
   const RuntimeOptions without = least_of(options);
+  const CudaExpertWeights& kept = dynamic_cast<const CudaWeights&>(weights).experts();
+  if (keeps_all_experts(kept, experts, options)) {
+    const PassFit fit(model, {}, options);
+    return fit.fits() ? fit.options() : without;
+  }
   if (options.prefill == Prefill::kCpu) {
     return without;
   }
   const std::string why_not = why_not_streamed(experts, options);
-  const StreamFit fit(model, experts, options);
+  const PassFit fit(model, streamed_sizes(experts), options);
   if (why_not.empty() && fit.fits()) {
     return fit.options();
   }

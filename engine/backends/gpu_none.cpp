@@ -32,7 +32,7 @@ std::unique_ptr<const GpuHostMemory> prepare_host_memory(const offload::ExpertWe
   return nullptr;
 }
 
-RuntimeOptions sized_for_gpu(const Model&, const offload::ExpertWeights&, RuntimeOptions) {
+RuntimeOptions sized_for_gpu(const Model&, const GpuWeights&, const offload::ExpertWeights&, RuntimeOptions) {
   throw Error("-ngl/--n-gpu-layers", "0", kWhyNot);
 }
 

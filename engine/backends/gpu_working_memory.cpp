@@ -7,8 +7,6 @@
 namespace sluice {
 namespace {
 
-// Of experts, at most: where their choices begin, scales, and rounding.
-constexpr int64_t kStreamedTables = int64_t{64} << 10;
 // GEMV's partial sums, and cuBLAS: 32 MiB of workspace and its kernels. Chosen, generously.
 constexpr int64_t kGemvBytes = int64_t{16} << 20;
 constexpr int64_t kBlasBytes = int64_t{160} << 20;
@@ -26,32 +24,39 @@ int64_t product_bytes(const CudaProductShape& shape) {
 
 }  // namespace
 
-bool rounds(const CudaExpertShape& shape) {
-  return shape.rounding == CudaRounding::kAllowed && shape.max_tokens > kFewExpertTokens;
-}
-
 bool rounds(const CudaProductShape& shape) {
   return shape.rounding == CudaRounding::kAllowed && shape.max_tokens > kMostExactTokens;
 }
 
 CudaExpertBuffers::CudaExpertBuffers(const CudaExpertShape& s, DeviceLayout& layout) {
-  const int64_t few = std::min(s.max_tokens, kFewExpertTokens) * s.used;
-  const int64_t all = rounds(s) ? s.max_tokens * s.used : few;
-  const int64_t many = rounds(s) ? 1 : 0;
-  identity = layout.take<int32_t>(few);
-  gate = layout.take<float>(all * s.d_expert);
-  up = layout.take<float>(all * s.d_expert);
-  parts = layout.take<float>(all * s.d_model);
-  f = layout.take<uint16_t>(many * s.max_tokens * s.d_model);
-  hidden = layout.take<uint16_t>(many * all * s.d_expert);
-  begins = layout.take<int32_t>(many * (s.experts + 1));
-  tokens = layout.take<int32_t>(many * all);
-  slots = layout.take<int32_t>(many * all);
+  const int64_t slots = std::min(s.max_tokens, kFewExpertTokens) * s.used;
+  identity = layout.take<int32_t>(slots);
+  gate = layout.take<float>(slots * s.d_expert);
+  up = layout.take<float>(slots * s.d_expert);
+  parts = layout.take<float>(slots * s.d_model);
 }
 
 int64_t expert_buffer_bytes(const CudaExpertShape& shape) {
   DeviceLayout counted;
   static_cast<void>(CudaExpertBuffers(shape, counted));
+  return counted.taken();
+}
+
+PassExpertBuffers::PassExpertBuffers(const PassExpertShape& s, DeviceLayout& layout) {
+  const int64_t choices = most_choices(s);
+  f = layout.take<uint16_t>(s.max_tokens * s.d_model);
+  ids = layout.take<int32_t>(s.max_tokens * s.used);
+  weights = layout.take<float>(s.max_tokens * s.used);
+  tables = layout.take<std::byte>(PassTables(s, s.max_tokens, nullptr).bytes);
+  gate = layout.take<float>(choices * s.d_expert);
+  up = layout.take<float>(choices * s.d_expert);
+  hidden = layout.take<uint16_t>(choices * s.d_expert);
+  parts = layout.take<float>(choices * s.d_model);
+}
+
+int64_t pass_expert_bytes(const PassExpertShape& shape) {
+  DeviceLayout counted;
+  static_cast<void>(PassExpertBuffers(shape, counted));
   return counted.taken();
 }
 
@@ -74,9 +79,21 @@ CudaExpertShape expert_shape(const ModelConfig& c, const RuntimeOptions& options
   return {.max_tokens = options.tile,
           .d_model = c.d_model,
           .d_expert = c.d_expert,
-          .experts = c.router.experts,
-          .used = c.router.experts_used,
-          .rounding = product_shape(c, options).rounding};
+          .used = c.router.experts_used};
+}
+
+std::optional<PassExpertShape> pass_expert_shape(const ModelConfig& c, const RuntimeOptions& options) {
+  const bool streams = options.prefill != Prefill::kCpu;
+  const bool has_some = !options.gpu_expert_layers.empty() && options.max_batch > kFewExpertTokens &&
+                        options.activations == Activations::kInt8;
+  if (!streams && !has_some) {
+    return {};
+  }
+  return PassExpertShape{.max_tokens = options.max_batch,
+                         .d_model = c.d_model,
+                         .d_expert = c.d_expert,
+                         .experts = c.router.experts,
+                         .used = c.router.experts_used};
 }
 
 CudaActivationShape activation_shape(const ModelConfig& c, const RuntimeOptions& options,
@@ -84,21 +101,16 @@ CudaActivationShape activation_shape(const ModelConfig& c, const RuntimeOptions&
   return {.config = c, .pass = options.max_batch, .tile = options.tile, .multiprocessors = multiprocessors};
 }
 
-int64_t streamed_bytes(const ModelConfig& c, int64_t pass_tokens) {
-  const int64_t all = pass_tokens * c.router.experts_used;
-  const int64_t together = std::min(all, kStreamedChoices);
-  const int64_t of_choice = c.d_expert * 10 + c.d_model * 4;  // gate, up, hidden as bf16; output
-  return pass_tokens * c.d_model * 2 + all * 16 + together * of_choice + kStreamedTables;
-}
-
 GpuWorkingMemory gpu_working_memory(const ModelConfig& config, const RuntimeOptions& options,
                                     int64_t multiprocessors) {
   const CudaProductShape products = product_shape(config, options);
   const HandoverShape handover = handover_shape(config, options);
+  const std::optional<PassExpertShape> pass = pass_expert_shape(config, options);
   return {
       .activations = activation_bytes(activation_shape(config, options, multiprocessors)),
       .handover = handover.max_tokens * 8 * handover.used,  // ids and weights
       .experts = options.gpu_expert_layers.empty() ? 0 : expert_buffer_bytes(expert_shape(config, options)),
+      .pass_experts = pass.has_value() ? pass_expert_bytes(*pass) : 0,
       .products = product_bytes(products),
       .libraries = rounds(products) ? kBlasBytes : 0};
 }

@@ -2,10 +2,13 @@
 // each. Without CUDA: the backend allocates by it, and a plan counts by it for machines that are not here.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "engine/backends/cuda_activations.h"
 #include "engine/backends/device_layout.h"
+#include "engine/backends/pass_choices.h"
 #include "engine/model_config.h"
 #include "engine/runtime.h"
 
@@ -33,64 +36,70 @@ struct HandoverShape {
   int64_t used = 0;  // experts per token
 };
 
+/// Whether products take more than kMostExactTokens in bf16.
+bool rounds(const CudaProductShape& shape);
+
 struct CudaExpertShape {
   int64_t max_tokens = 0;
   int64_t d_model = 0;
   int64_t d_expert = 0;
-  int64_t experts = 0;
   int64_t used = 0;
-  CudaRounding rounding = CudaRounding::kNone;
 };
 
 /// Tokens that go through the products with chosen matrices at a time. Chosen: a working memory that does
 /// not grow with the batch.
 inline constexpr int64_t kFewExpertTokens = 16;
 
-/// Whether experts meet more tokens than that in bf16.
-bool rounds(const CudaExpertShape& shape);
-/// Whether products take more than kMostExactTokens in bf16.
-bool rounds(const CudaProductShape& shape);
-
 /// Where CudaExperts computes.
 struct CudaExpertBuffers {
   CudaExpertBuffers(const CudaExpertShape& shape, DeviceLayout& layout);
-  int32_t* identity;  // [tile * used]: 0, 1, 2 ...
+  int32_t* identity;  // [slots]: 0, 1, 2 ...
   float* gate;        // [slots, d_expert]
   float* up;          // [slots, d_expert]
   float* parts;       // [slots, d_model]
-  uint16_t* f;        // [max_tokens, d_model] bf16, as the rest only where many are rounded
-  uint16_t* hidden;   // [slots, d_expert] bf16
-  int32_t* begins;    // [experts + 1]
-  int32_t* tokens;    // [slots]
-  int32_t* slots;     // [max_tokens, used]
 };
 
 /// What those take.
 int64_t expert_buffer_bytes(const CudaExpertShape& shape);
 
-/// Choices of streamed experts that are multiplied together. Chosen: a working memory that does not grow with
-/// the pass, and enough for slots of several busy experts.
-inline constexpr int64_t kStreamedChoices = 8192;
+/// Where CudaPassExperts computes.
+struct PassExpertBuffers {
+  PassExpertBuffers(const PassExpertShape& shape, DeviceLayout& layout);
+  uint16_t* f;        // [max_tokens, d_model] bf16: what experts read
+  int32_t* ids;       // [max_tokens, used]
+  float* weights;     // [max_tokens, used]
+  std::byte* tables;  // PassTables
+  float* gate;        // [most_choices(), d_expert]
+  float* up;          // [most_choices(), d_expert]
+  uint16_t* hidden;   // [most_choices(), d_expert] bf16
+  float* parts;       // [most_choices(), d_model]
+};
 
-/// What streamed experts of passes of so many tokens are computed in (CudaPrefill), without the ring; a
-/// little more where the pass is short.
-int64_t streamed_bytes(const ModelConfig& config, int64_t pass_tokens);
+/// What those take.
+int64_t pass_expert_bytes(const PassExpertShape& shape);
 
 CudaActivationShape activation_shape(const ModelConfig& config, const RuntimeOptions& options,
                                      int64_t multiprocessors);
 CudaProductShape product_shape(const ModelConfig& config, const RuntimeOptions& options);
 HandoverShape handover_shape(const ModelConfig& config, const RuntimeOptions& options);
 CudaExpertShape expert_shape(const ModelConfig& config, const RuntimeOptions& options);
+/// None where no experts meet all of a pass's tokens at once: they are neither streamed nor, of more tokens
+/// than kFewExpertTokens and in bf16, in GPU memory.
+std::optional<PassExpertShape> pass_expert_shape(const ModelConfig& config, const RuntimeOptions& options);
 
-/// Of the backend that `options` describe on a GPU of so many multiprocessors. All bytes.
+/// Of the backend that `options` describe on a GPU of so many multiprocessors, without the ring of streamed
+/// experts. All bytes.
 struct GpuWorkingMemory {
   int64_t activations = 0;
-  int64_t handover = 0;   // tokens on their way to the experts in RAM
-  int64_t experts = 0;    // of those that the GPU has
-  int64_t products = 0;   // partial sums, and a piece of a matrix in bf16
-  int64_t libraries = 0;  // what cuBLAS takes, at most
+  int64_t handover = 0;      // tokens on their way to the experts in RAM
+  int64_t experts = 0;       // of those that the GPU has, few tokens
+  int64_t pass_experts = 0;  // of those and of streamed ones, all of a pass's tokens
+  int64_t products = 0;      // partial sums, and a piece of a matrix in bf16
+  int64_t libraries = 0;     // what cuBLAS takes, at most
 
-  [[nodiscard]] int64_t total() const { return activations + handover + experts + products + libraries; }
+  [[nodiscard]] int64_t total() const {
+    return activations + handover + experts + pass_experts + products + libraries;
+  }
 };
 GpuWorkingMemory gpu_working_memory(const ModelConfig& config, const RuntimeOptions& options,
                                     int64_t multiprocessors);

@@ -88,8 +88,8 @@ void ComputeOptions::add_to(CLI::App& app) {
   take_whole_number(
       app.add_option(
           "-b,--batch-size", max_batch,
-          "Tokens per forward pass: streamed experts are copied once for all of them; 0 = what a GPU "
-          "has room for, else -ub (default 0)"),
+          "Tokens per forward pass: experts that a GPU computes are copied or read once for all of them; 0 = "
+          "what a GPU has room for, else -ub (default 0)"),
       0);
   take_whole_number(app.add_option("--ubatch-size", tile,
                                    "Also -ub. Tokens of a pass that are computed at a time (default 512)"),

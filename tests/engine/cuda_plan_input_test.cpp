@@ -2,10 +2,10 @@
 // no GPU.
 #include <gtest/gtest.h>
 
+#include "engine/backends/cuda_backend.h"
 #include "engine/backends/cuda_cache.h"
 #include "engine/backends/cuda_expert_stream.h"
 #include "engine/backends/cuda_expert_weights.h"
-#include "engine/backends/cuda_prefill.h"
 #include "engine/backends/cuda_weights.h"
 #include "engine/backends/gpu_working_memory.h"
 #include "engine/plan_input.h"
@@ -55,19 +55,33 @@ TEST(CudaPlanInput, CachesAreWhatIsAllocated) {
   }
 }
 
-TEST(CudaPlanInput, StreamedExpertsAreCountedAsTheyAreAllocated) {
+// Without the ring, which takes what is left.
+TEST(CudaPlanInput, WorkingMemoryIsWhatIsAllocated) {
+  constexpr int64_t kMultiprocessors = 82;
   const Model model = synth::open_model(synth::parse_model_spec("synth:tiny,dense=1,moe=2"), {});
-  const ModelConfig& c = model.config();
-  for (const int64_t tokens : {512, 4096, 32768}) {
-    const int64_t allocated = CudaPrefill::bytes_needed({.experts = {.max_tokens = tokens,
-                                                                     .d_model = c.d_model,
-                                                                     .d_expert = c.d_expert,
-                                                                     .experts = c.router.experts,
-                                                                     .used = c.router.experts_used},
-                                                         .staging = {}});
-    const int64_t counted = streamed_bytes(c, tokens);
-    EXPECT_GE(counted, allocated) << tokens;
-    EXPECT_LE(counted, allocated + (int64_t{64} << 10)) << tokens;
+  for (const Activations activations : {Activations::kInt8, Activations::kFloat32}) {
+    const offload::PlanModel plan = described(model, {.activations = activations});
+    for (const int64_t pass : {1, 16, 17, 512, 4096, 32768}) {
+      const int64_t tile = std::min<int64_t>(pass, 512);
+      for (const bool streams : {false, true}) {
+        for (const bool has_experts : {false, true}) {
+          int64_t counted = 0;
+          for (const offload::PlannedBytes& part : plan.gpu_working({.pass_tokens = pass,
+                                                   .tile_tokens = tile,
+                                                   .context = 1000,
+                                                   .multiprocessors = kMultiprocessors,
+                                                   .gpu_has_experts = has_experts,
+                                                   .streams = streams})) {
+            counted += part.bytes;
+          }
+          RuntimeOptions options{.max_batch = pass, .tile = tile, .activations = activations};
+          options.prefill = streams ? Prefill::kStream : Prefill::kCpu;
+          if (has_experts) options.gpu_expert_layers = {1, 2};
+          EXPECT_EQ(counted, CudaBackend::bytes_needed(model.config(), options, {}, kMultiprocessors))
+              << "passes of " << pass << (streams ? ", streamed" : "") << (has_experts ? ", resident" : "");
+        }
+      }
+    }
   }
 }
 
@@ -80,6 +94,21 @@ TEST(CudaPlanInput, ThePlansRingIsTheLeastThatTheBackendTakes) {
     EXPECT_EQ(staging_shape(sizes, plan.staging_bytes).slots, kLeastSlots) << type;
     EXPECT_EQ(staging_shape(sizes, plan.staging_bytes - 1).slots, 0) << type;
   }
+}
+
+// Experts that the GPU keeps need for a long pass what streamed ones do, once for both.
+TEST(CudaPlanInput, ResidentAndStreamedExpertsShareTheirMemory) {
+  const Model model = synth::open_model(synth::parse_model_spec("synth:tiny,dense=1,moe=2"), {});
+  RuntimeOptions options{.max_batch = 4096, .prefill = Prefill::kCpu};
+  const auto pass_experts = [&] { return gpu_working_memory(model.config(), options, 82).pass_experts; };
+  EXPECT_EQ(pass_experts(), 0);
+  options.gpu_expert_layers = {1};
+  const int64_t resident = pass_experts();
+  EXPECT_EQ(resident, pass_expert_bytes(pass_expert_shape(model.config(), options).value()));
+  options.prefill = Prefill::kStream;
+  EXPECT_EQ(pass_experts(), resident);
+  options.gpu_expert_layers = {};
+  EXPECT_EQ(pass_experts(), resident);
 }
 
 }  // namespace

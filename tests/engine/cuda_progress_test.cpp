@@ -36,7 +36,7 @@ class CudaProgressTest : public testing::ModelOnGpu {
     offload::Workers workers(1);
     RuntimeOptions options = testing::exact_on(Device::kGpu);
     const LoadedWeights weights(model, options, offload::probe_machine(), workers);
-    options = sized_for_gpu(model, weights.experts().weights(), options);
+    options = sized_for_gpu(model, *weights.gpu(), weights.experts().weights(), options);
     const auto backend = make_gpu_backend(
         model, {*weights.gpu(), weights.experts().weights(), *weights.gpu_host_memory()}, options, workers);
     const auto cache = backend->make_cache(kContext, CacheType::kF32);

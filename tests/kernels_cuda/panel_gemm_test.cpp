@@ -1,4 +1,4 @@
-// Grouping tokens by expert, and the grouped product of panels against bf16 weights in double.
+// The grouped product of panels against bf16 weights in double.
 #include "kernels_cuda/panel_gemm.h"
 
 #include <algorithm>
@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "kernels_cuda/base/buffer.h"
-#include "kernels_cuda/group_tokens.h"
 #include "quant/base/number.h"
 #include "support/compare.h"
 #include "support/error_text.h"
@@ -18,51 +17,24 @@ namespace {
 
 using quant::DType;
 
+class CudaPanelGemm : public OnGpu {};
+
+/// Choices sorted by expert.
 struct Groups {
-  std::vector<int32_t> begins;
-  std::vector<int32_t> tokens;
-  std::vector<int32_t> slots;
+  std::vector<int32_t> begins;  // [experts + 1]
+  std::vector<int32_t> tokens;  // of a slot
 };
 
-class CudaPanelGemm : public OnGpu {
- protected:
-  Groups group(const std::vector<int32_t>& ids, int64_t used, int64_t experts) {
-    const auto n = static_cast<int64_t>(ids.size());
-    const cuda::DeviceBuffer<int32_t> ids_there(ids);
-    begins_ = cuda::DeviceBuffer<int32_t>(experts + 1);
-    tokens_ = cuda::DeviceBuffer<int32_t>(n);
-    slots_ = cuda::DeviceBuffer<int32_t>(n);
-    cuda::group_tokens(ids_there.data(), n / used, used, experts,
-                       {begins_.data(), tokens_.data(), slots_.data()}, stream());
-    return {begins_.to_host(stream()), tokens_.to_host(stream()), slots_.to_host(stream())};
-  }
-
-  cuda::DeviceBuffer<int32_t> begins_;
-  cuda::DeviceBuffer<int32_t> tokens_;
-  cuda::DeviceBuffer<int32_t> slots_;
-};
-
-TEST_F(CudaPanelGemm, GroupsTokensInOrder) {
-  SCOPED_TRACE(random_.describe());
-  for (const int64_t tokens : {0, 1, 37, 1000}) {
-    constexpr int64_t kUsed = 8;
-    constexpr int64_t kExperts = 256;
-    std::vector<int32_t> ids;
-    for (int64_t i = 0; i < tokens * kUsed; ++i)
-      ids.push_back(static_cast<int32_t>(random_.integer(0, tokens < 50 ? 5 : 255)));
-    const Groups got = group(ids, kUsed, kExperts);
-    std::vector<int32_t> order(ids.size());
-    for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
-    std::ranges::stable_sort(order, {}, [&](int32_t i) { return ids[static_cast<size_t>(i)]; });
-    for (size_t s = 0; s < order.size(); ++s) {
-      ASSERT_EQ(got.tokens[s], order[s] / kUsed);
-      ASSERT_EQ(got.slots[static_cast<size_t>(order[s])], static_cast<int32_t>(s));
-    }
-    for (int32_t e = 0; e <= kExperts; ++e) {
-      ASSERT_EQ(got.begins[static_cast<size_t>(e)],
-                std::ranges::count_if(ids, [e](int32_t id) { return id < e; }));
+Groups group(const std::vector<int32_t>& ids, int64_t used, int64_t experts) {
+  Groups groups;
+  for (int32_t e = 0; e < experts; ++e) {
+    groups.begins.push_back(static_cast<int32_t>(groups.tokens.size()));
+    for (size_t i = 0; i < ids.size(); ++i) {
+      if (ids[i] == e) groups.tokens.push_back(static_cast<int32_t>(static_cast<int64_t>(i) / used));
     }
   }
+  groups.begins.push_back(static_cast<int32_t>(groups.tokens.size()));
+  return groups;
 }
 
 /// Every type, with few tokens for an expert (tiles of 64) and with many.
@@ -96,6 +68,8 @@ TEST_F(CudaPanelGemm, ExpertsWithTheirTokens) {
       ids.push_back(e == 2 ? 3 : e);
     }
     const Groups groups = group(ids, kUsed, kExperts);
+    const cuda::DeviceBuffer<int32_t> begins_there(groups.begins);
+    const cuda::DeviceBuffer<int32_t> tokens_there(groups.tokens);
     const std::vector<float> scales = {1.0F, 0.25F, 7.0F, 1.3F};
     const int64_t x_stride = (cols + 7) / 8 * 8 + 8;
     std::vector<uint16_t> x;
@@ -113,8 +87,8 @@ TEST_F(CudaPanelGemm, ExpertsWithTheirTokens) {
               .experts = kExperts},
         .x = x_there.data(),
         .x_stride = x_stride,
-        .begins = begins_.data(),
-        .tokens = tokens_.data(),
+        .begins = begins_there.data(),
+        .tokens = tokens_there.data(),
         .slots = slots,
         .y = y.data(),
         .y_stride = rows + 3};
