@@ -8,6 +8,7 @@
 #include <new>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "engine/backends/chosen_backend.h"
 #include "engine/backends/gpu.h"
@@ -331,14 +332,14 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
     }
   }
   pass.complete();
-  const MatrixView<const float> logits = head(request);
+  Result result = head(request);
   backend.correct_times(backend_times);
   cpu_times.blocks = {};
   if (!options_.profile) {
     backend_times.blocks = {};
   }
   layer_times_ = layer_times_ + cpu_times + backend_times;
-  return {.completed = true, .logits = logits};
+  return result;
 }
 
 // The half of an MoE layer behind its attention.
@@ -372,7 +373,7 @@ void Runtime::run_moe_layer(int64_t layer, const ForwardRequest& request, const 
   lap(times.shared_ns);
 }
 
-MatrixView<const float> Runtime::head(const ForwardRequest& request) {
+Runtime::Result Runtime::head(const ForwardRequest& request) {
   const int64_t vocab = model_.config().vocab_size;
   const auto n_tokens = static_cast<int64_t>(request.ids.size());
   if (request.logits == Logits::kNone && request.observer == nullptr) {
@@ -389,10 +390,24 @@ MatrixView<const float> Runtime::head(const ForwardRequest& request) {
   if (request.logits == Logits::kNone) {
     return {};
   }
+  if (request.logits == Logits::kLast && request.candidates.has_value()) {
+    auto candidates = parts_->backend->candidates(last.begin, *request.candidates);
+    if (candidates.has_value()) {
+      return {.logits = {}, .candidates = std::move(candidates)};
+    }
+  }
   const RowRange rows = request.logits == Logits::kAll ? all : last;
   parts_->logits.resize(std::max(parts_->logits.size(), static_cast<size_t>(rows.count * vocab)));
   const MatrixView<float> logits(parts_->logits.data(), rows.count, vocab);
   parts_->backend->head(rows, logits);
+  return {.logits = logits};
+}
+
+std::span<const float> Runtime::read_logits() {
+  const auto vocab = static_cast<size_t>(model_.config().vocab_size);
+  parts_->logits.resize(std::max(parts_->logits.size(), vocab));
+  const std::span<float> logits = std::span(parts_->logits).first(vocab);
+  parts_->backend->read_logits(logits);
   return logits;
 }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <string>
@@ -13,6 +14,7 @@
 
 #include "engine/caches.h"
 #include "engine/forward_observer.h"
+#include "engine/logit_candidates.h"
 #include "engine/model.h"
 #include "kernels_cpu/isa.h"
 #include "offload/load_progress.h"
@@ -92,6 +94,8 @@ struct ForwardRequest {
   std::span<const int32_t> ids;  // 1 .. max_batch tokens
   int64_t first_position = 0;    // of ids[0]; the cache holds all earlier ones
   Logits logits = Logits::kLast;
+  /// With kLast: what is enough in place of the row, where the backend has it elsewhere.
+  std::optional<CandidateRequest> candidates = {};
   ForwardObserver* observer = nullptr;
   std::stop_token stop = {};  // asked once per layer, and between experts that are streamed
   std::function<void(int64_t layers_done)> progress = {};
@@ -185,8 +189,11 @@ class Runtime {
   struct Result {
     bool completed = true;
     MatrixView<const float> logits;
+    std::optional<LogitCandidates> candidates = {};  // in place of the one row
   };
   Result forward(const ForwardRequest& request, KvCache& cache);
+  /// The row [vocab_size] that the last pass gave candidates of. Valid until the next call of forward().
+  std::span<const float> read_logits();
 
   /// Of all forward passes so far; what they took beyond it is the embedding and the head.
   [[nodiscard]] const LayerTimes& layer_times() const { return layer_times_; }
@@ -194,7 +201,7 @@ class Runtime {
  private:
   Result run_layers(const ForwardRequest& request, KvCache& cache);
   void run_moe_layer(int64_t layer, const ForwardRequest& request, const Batch& batch, BlockTimes& times);
-  MatrixView<const float> head(const ForwardRequest& request);
+  Result head(const ForwardRequest& request);
 
   struct Parts;
   const Model& model_;

@@ -11,50 +11,22 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels_cuda/token_weight.h"
 #include "quant/base/error.h"
 
 namespace sluice {
 namespace {
 
-constexpr int kWeightBits = 40;
-constexpr uint64_t kFullWeight = uint64_t{1} << kWeightBits;
+constexpr TokenWeightPowers kPowers = make_token_weight_powers();
 
 // Top-p looks for its cut in classes of weights: the leading bit and the 4 bits after it.
 constexpr int kClassBits = 4;
-constexpr size_t kClasses = static_cast<size_t>(kWeightBits + 1) << kClassBits;
+constexpr size_t kClasses = static_cast<size_t>(kTokenWeightBits + 1) << kClassBits;
 
 // Up to here a heap of the best beats selection.
 constexpr int64_t kSmallTopK = 1024;
 
 constexpr double kLn2 = 0.693147180559945309417;
-constexpr size_t kSteps = 64;
-
-// e^-x for x from 0 to 1, by 1 - x (1 - x/2 (1 - x/3 (...))); good to 2^-50.
-constexpr double series(double x) {
-  double sum = 0.0;
-  for (int i = 18; i > 0; --i) sum = (1.0 - sum) * x / i;
-  return 1.0 - sum;
-}
-
-// 2^(kWeightBits - i / kSteps)
-constexpr std::array<double, kSteps> make_powers() {
-  std::array<double, kSteps> powers{};
-  for (size_t i = 0; i < kSteps; ++i) {
-    powers[i] = series(static_cast<double>(i) / kSteps * kLn2) * static_cast<double>(kFullWeight);
-  }
-  return powers;
-}
-constexpr std::array<double, kSteps> kPowers = make_powers();
-
-// 2^-y for y from 0 to kWeightBits, as a multiple of 2^-kWeightBits: a power of two by shift, the 64ths by
-// table, the rest by four terms of the series, which leaves an error of 2^-39. Written out because the C
-// library's exp differs between processors in the last bit.
-uint64_t power_weight(double y) {
-  const auto steps = static_cast<size_t>(y * kSteps);
-  const double x = (y - static_cast<double>(steps) / kSteps) * kLn2;
-  const double rest = 1.0 - x * (1.0 - x * (1.0 / 2) * (1.0 - x * (1.0 / 3) * (1.0 - x * (1.0 / 4))));
-  return static_cast<uint64_t>(rest * kPowers[steps % kSteps]) >> (steps / kSteps);
-}
 
 // Grows with the weight; the weight is not 0.
 size_t class_of(uint64_t weight) {
@@ -130,9 +102,47 @@ int32_t Sampler::sample(std::span<const float> logits, std::span<const int32_t> 
   collect(logits, highest);
   keep_top_k();
   weigh(highest);
-  keep_top_p();
-  keep_min_p();
+  cut(total_weight(), 0);
   return draw();
+}
+
+std::optional<CandidateRequest> Sampler::request() const {
+  const bool penalizes = params_.repeat_penalty != 1.0F && params_.repeat_last_n != 0;
+  if (penalizes) return {};
+  if (params_.temperature == 0) return CandidateRequest{.count = 1, .temperature = 0, .wants_total = false};
+  if (params_.top_k > 0) {
+    if (params_.top_k > kMostCandidateTokens) return {};
+    return CandidateRequest{.count = params_.top_k, .temperature = params_.temperature, .wants_total = false};
+  }
+  if (params_.top_p >= 1.0F && least_of_min_p() <= 1.0) return {};
+  return CandidateRequest{
+      .count = kMostCandidateTokens, .temperature = params_.temperature, .wants_total = true};
+}
+
+// With a top-k these are the tokens that it keeps. Without one the others count by their total; they weigh no
+// more than the last of these, or a little more where the order of weights is not that of logits.
+std::optional<int32_t> Sampler::sample(const LogitCandidates& candidates) {
+  if (params_.temperature == 0) return candidates.ids.front();
+  candidates_.clear();
+  for (size_t i = 0; i < candidates.ids.size(); ++i) {
+    candidates_.push_back({candidates.logits[i], candidates.ids[i], 0});
+  }
+  weigh(*std::ranges::max_element(candidates.logits));
+  const uint64_t here = total_weight();
+  const uint64_t total = params_.top_k > 0 ? here : candidates.total;
+  const uint64_t least = std::ranges::min_element(candidates_, {}, &Candidate::weight)->weight;
+  if (!cut(total, total == here ? 0 : least + kTokenWeightSlack)) return {};
+  return draw();
+}
+
+bool Sampler::cut(uint64_t total, uint64_t least) {
+  if (params_.top_p < 1.0F) {
+    if (!keep_top_p(total, least)) return false;
+  } else if (least > 0 && least_of_min_p() <= static_cast<double>(least)) {
+    return false;
+  }
+  keep_min_p();
+  return true;
 }
 
 std::span<const float> Sampler::penalized(std::span<const float> logits, std::span<const int32_t> history) {
@@ -155,8 +165,8 @@ std::span<const float> Sampler::penalized(std::span<const float> logits, std::sp
 
 void Sampler::collect(std::span<const float> logits, float highest) {
   // Whatever is further below has weight 0; the margin of 1 leaves the decision to weigh().
-  const double lowest =
-      static_cast<double>(highest) - (kWeightBits * kLn2 + 1.0) * static_cast<double>(params_.temperature);
+  const double lowest = static_cast<double>(highest) -
+                        (kTokenWeightBits * kLn2 + 1.0) * static_cast<double>(params_.temperature);
   candidates_.clear();
   for (size_t i = 0; i < logits.size(); ++i) {
     if (static_cast<double>(logits[i]) >= lowest)
@@ -165,11 +175,10 @@ void Sampler::collect(std::span<const float> logits, float highest) {
 }
 
 void Sampler::weigh(float highest) {
-  constexpr double kLog2E = 1.44269504088896340736;
-  const double scale = kLog2E / static_cast<double>(params_.temperature);
+  const double factor = token_weight_factor(params_.temperature);
   for (Candidate& candidate : candidates_) {
-    const double y = (static_cast<double>(highest) - static_cast<double>(candidate.logit)) * scale;
-    candidate.weight = y <= kWeightBits ? power_weight(y) : 0;
+    const double below = static_cast<double>(highest) - static_cast<double>(candidate.logit);
+    candidate.weight = token_weight(below * factor, kPowers);
   }
   std::erase_if(candidates_, [](const Candidate& candidate) { return candidate.weight == 0; });
 }
@@ -191,20 +200,24 @@ void Sampler::keep_top_k() {
   cut_after(*last);
 }
 
-void Sampler::keep_top_p() {
-  if (params_.top_p >= 1.0F) return;
-  std::array<uint64_t, kClasses> mass{};
+uint64_t Sampler::total_weight() const {
   uint64_t total = 0;
-  for (const Candidate& candidate : candidates_) {
-    mass[class_of(candidate.weight)] += candidate.weight;
-    total += candidate.weight;
-  }
+  for (const Candidate& candidate : candidates_) total += candidate.weight;
+  return total;
+}
+
+bool Sampler::keep_top_p(uint64_t total, uint64_t least) {
+  std::array<uint64_t, kClasses> mass{};
+  for (const Candidate& candidate : candidates_) mass[class_of(candidate.weight)] += candidate.weight;
   const auto wanted = static_cast<uint64_t>(static_cast<double>(params_.top_p) * static_cast<double>(total));
   // The class in which the mass of the best reaches `wanted`, then the candidate in it.
   uint64_t sum = 0;
   size_t last_class = kClasses - 1;
   while (last_class > 0 && sum + mass[last_class] < wanted) sum += mass[last_class--];
+  const auto is_near = [&] { return least > 0 && last_class <= class_of(least); };
+  if (is_near()) return false;  // before classes without a token are passed: there may be none with one
   while (mass[last_class] == 0) --last_class;
+  if (is_near()) return false;
   ranking_.clear();
   for (const Candidate& candidate : candidates_) {
     if (class_of(candidate.weight) == last_class) ranking_.push_back(candidate);
@@ -214,10 +227,15 @@ void Sampler::keep_top_p() {
   sum += ranking_[0].weight;
   while (sum < wanted && last + 1 < ranking_.size()) sum += ranking_[++last].weight;
   cut_after(ranking_[last]);
+  return true;
+}
+
+double Sampler::least_of_min_p() const {
+  return static_cast<double>(params_.min_p) * static_cast<double>(kFullTokenWeight);
 }
 
 void Sampler::keep_min_p() {
-  const double least = static_cast<double>(params_.min_p) * static_cast<double>(kFullWeight);
+  const double least = least_of_min_p();
   if (least <= 1.0) return;
   std::erase_if(candidates_, [least](const Candidate& candidate) {
     return static_cast<double>(candidate.weight) < least;
@@ -225,8 +243,7 @@ void Sampler::keep_min_p() {
 }
 
 int32_t Sampler::draw() {
-  uint64_t total = 0;
-  for (const Candidate& candidate : candidates_) total += candidate.weight;
+  const uint64_t total = total_weight();
   // The upper 53 bits as a number in [0, 1); then the candidate into whose share of the total it falls.
   const double uniform = static_cast<double>(random_() >> 11U) * 0x1p-53;
   auto left = static_cast<uint64_t>(uniform * static_cast<double>(total));

@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <random>
 #include <span>
 #include <vector>
+
+#include "engine/logit_candidates.h"
 
 namespace sluice {
 
@@ -31,11 +34,18 @@ class Sampler {
   /// logits, when all are -inf, and on an id in the history that is no index of the logits.
   int32_t sample(std::span<const float> logits, std::span<const int32_t> history);
 
+  /// What is most often enough of the logits; none where all are needed: with a repetition penalty, for a
+  /// top-k of more than kMostCandidateTokens, and where neither top-k, top-p nor min-p leaves tokens out.
+  [[nodiscard]] std::optional<CandidateRequest> request() const;
+  /// The choice of sample() from candidates that request() asked for. None where it depends on others: then
+  /// nothing was drawn, and sample() is to be called.
+  std::optional<int32_t> sample(const LogitCandidates& candidates);
+
  private:
   struct Candidate {
     float logit;
     int32_t id;
-    uint64_t weight;  // probability in fixed point: the best token's is 2^40
+    uint64_t weight;  // token_weight
   };
   // Order of likelihood; a total one.
   static bool better(const Candidate& a, const Candidate& b);
@@ -45,8 +55,13 @@ class Sampler {
   // Drop all candidates after `last`; the others keep their order, by id.
   void cut_after(const Candidate& last);
   void keep_top_k();
-  void keep_top_p();
+  [[nodiscard]] uint64_t total_weight() const;
+  // Of `total`. False, and nothing is dropped, when the cut is among tokens of no more than `least` weight.
+  bool keep_top_p(uint64_t total, uint64_t least);
+  [[nodiscard]] double least_of_min_p() const;
   void keep_min_p();
+  // The cuts of weighed candidates, beside which there may be tokens of no more than `least` weight.
+  bool cut(uint64_t total, uint64_t least);
   int32_t draw();
 
   SamplingParams params_;

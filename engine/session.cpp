@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "quant/base/error.h"
 
@@ -33,6 +34,19 @@ int64_t pass_of(int64_t rest, int64_t most) {
   const int64_t passes = (rest + most - 1) / most;
   return (rest + passes - 1) / passes;
 }
+
+/// Calls a function when it goes.
+template <typename Fn>
+class AtEnd {
+ public:
+  explicit AtEnd(Fn fn) : fn_(std::move(fn)) {}
+  ~AtEnd() { fn_(); }
+  AtEnd(const AtEnd&) = delete;
+  AtEnd& operator=(const AtEnd&) = delete;
+
+ private:
+  Fn fn_;
+};
 
 }  // namespace
 
@@ -87,21 +101,24 @@ void Session::check_ids(std::span<const int32_t> ids) const {
   }
 }
 
-bool Session::compute_next(int32_t id, const std::stop_token& stop) {
+bool Session::compute_next(int32_t id, const std::stop_token& stop,
+                           const std::optional<CandidateRequest>& candidates) {
   return compute({.ids = {&id, 1},
                   .first_position = static_cast<int64_t>(tokens_.size()),
                   .logits = Logits::kLast,
+                  .candidates = candidates,
                   .stop = stop});
 }
 
 bool Session::compute(const ForwardRequest& request) {
-  const Runtime::Result result = runtime_.forward(request, *cache_);
+  Runtime::Result result = runtime_.forward(request, *cache_);
   if (!result.completed) {
     return false;
   }
   tokens_.insert(tokens_.end(), request.ids.begin(), request.ids.end());
   logits_.clear();
-  if (request.logits == Logits::kLast) {
+  candidates_ = std::move(result.candidates);
+  if (request.logits == Logits::kLast && !candidates_.has_value()) {
     const std::span<const float> row = result.logits.row(0);
     logits_.assign(row.begin(), row.end());
   }
@@ -116,8 +133,27 @@ void Session::append(int32_t id) {
   compute_next(id, {});
 }
 
+int32_t Session::sample(Sampler& sampler, std::span<const int32_t> history) {
+  if (candidates_.has_value()) {
+    if (const std::optional<int32_t> id = sampler.sample(*candidates_); id.has_value()) {
+      return *id;
+    }
+    read_logits();
+  }
+  return sampler.sample(logits(), history);
+}
+
+void Session::read_logits() {
+  if (candidates_.has_value()) {
+    const std::span<const float> row = runtime_.read_logits();
+    logits_.assign(row.begin(), row.end());
+    candidates_.reset();
+  }
+}
+
 GenerateReport Session::generate(Sampler& sampler, const GenerateOptions& options) {
   const auto start = Clock::now();
+  const AtEnd forget([this] { candidates_.reset(); });  // an exception: nothing is known of the logits
   const Model& model = runtime_.model();
   GenerateReport report;
   // Includes the token sampled last, which is not computed yet.
@@ -131,7 +167,7 @@ GenerateReport Session::generate(Sampler& sampler, const GenerateOptions& option
       report.reason = StopReason::kStopped;
       break;
     }
-    const int32_t id = sampler.sample(logits(), history);
+    const int32_t id = sample(sampler, history);
     if (!options.ignore_eos && model.has_tokenizer() && model.tokenizer().is_end_of_generation(id)) {
       report.reason = StopReason::kEndOfGeneration;
       break;
@@ -148,11 +184,12 @@ GenerateReport Session::generate(Sampler& sampler, const GenerateOptions& option
     }
     const bool last =
         options.max_tokens >= 0 && static_cast<int64_t>(report.ids.size()) >= options.max_tokens;
-    if (!last && !compute_next(id, options.stop)) {
+    if (!last && !compute_next(id, options.stop, sampler.request())) {
       report.reason = StopReason::kStopped;
       break;
     }
   }
+  read_logits();
   report.seconds = seconds_since(start);
   return report;
 }

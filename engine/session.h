@@ -60,7 +60,8 @@ class Session {
   void append(int32_t id);
 
   /// Samples and appends until a stop. The session must hold logits (after prefill or append).
-  /// The last sampled token is not computed; the next prefill does that.
+  /// The last sampled token is not computed; the next prefill does that. While it runs logits() are not to be
+  /// asked for: what the sampler needs of them may be less than all.
   GenerateReport generate(Sampler& sampler, const GenerateOptions& options);
 
   /// Logits after the last token [vocab_size]. Throws Error when there are none.
@@ -82,12 +83,17 @@ class Session {
   void check_ids(std::span<const int32_t> ids) const;
   // Computes ids at the end of tokens_ and appends them; false when stopped (then nothing changes).
   bool compute(const ForwardRequest& request);
-  bool compute_next(int32_t id, const std::stop_token& stop);
+  bool compute_next(int32_t id, const std::stop_token& stop,
+                    const std::optional<CandidateRequest>& candidates = {});
+  int32_t sample(Sampler& sampler, std::span<const int32_t> history);
+  // logits_ in place of candidates_.
+  void read_logits();
 
   Runtime& runtime_;
   std::unique_ptr<KvCache> cache_;
-  std::vector<int32_t> tokens_;  // all of them computed and in the cache
-  std::vector<float> logits_;    // after tokens_.back(), or empty
+  std::vector<int32_t> tokens_;                // all of them computed and in the cache
+  std::vector<float> logits_;                  // after tokens_.back(), or empty
+  std::optional<LogitCandidates> candidates_;  // of those, while generate() runs
 };
 
 }  // namespace sluice

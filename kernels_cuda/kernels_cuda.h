@@ -13,7 +13,6 @@
 #include "kernels_cuda/gemv.h"
 #include "kernels_cuda/head_product.h"
 #include "kernels_cuda/indexer.h"
-#include "kernels_cuda/largest.h"
 #include "kernels_cuda/latent_rows.h"
 #include "kernels_cuda/matmul.h"
 #include "kernels_cuda/mla.h"
@@ -22,4 +21,5 @@
 #include "kernels_cuda/rope.h"
 #include "kernels_cuda/router.h"
 #include "kernels_cuda/row_lists.h"
+#include "kernels_cuda/sampling.h"
 #include "kernels_cuda/topk.h"

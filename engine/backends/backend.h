@@ -11,6 +11,7 @@
 
 #include "engine/caches.h"
 #include "engine/forward_observer.h"
+#include "engine/logit_candidates.h"
 #include "engine/runtime.h"
 #include "offload/routes.h"
 #include "quant/base/view.h"
@@ -93,6 +94,13 @@ class Backend {
   virtual void final_norm(RowRange rows) = 0;
   /// logits [rows.count, vocab] in host memory = W_head x of these rows, after the final norm.
   virtual void head(RowRange rows, MatrixView<float> logits) = 0;
+  /// Candidates of one row's logits, which stay where they are computed. None where that is the host's memory
+  /// and where a sampler has to see them all, because they are no numbers: then head() is to be called.
+  virtual std::optional<LogitCandidates> candidates(int64_t /*row*/, const CandidateRequest& /*request*/) {
+    return {};
+  }
+  /// The logits [vocab] that candidates() were given of last; head() was not called since.
+  virtual void read_logits(std::span<float> /*logits*/) {}
 
   /// After embed() or resume(), when a pass will not be completed: ends what is under way, so that nothing
   /// waits for calls that do not come.

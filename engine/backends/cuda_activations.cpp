@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels_cuda/mla_plan.h"
+#include "kernels_cuda/sampling_plan.h"
 #include "kernels_cuda/topk_plan.h"
 
 namespace sluice {
@@ -61,6 +62,7 @@ CudaActivations::CudaActivations(const CudaActivationShape& shape, DeviceLayout&
   up = layout.take<float>(n * ffn);
   router_logits = layout.take<float>(n * c.router.experts);
   logits = layout.take<float>(std::min(n, kCudaHeadTokens) * c.vocab_size);
+  sampling_scratch = layout.take<std::byte>(cuda::sampling_scratch(c.vocab_size).bytes);
 
   absorbed_query = layout.take<float>(step * c.heads * c.d_cache());
   attended = layout.take<float>(step * c.heads * c.d_latent);

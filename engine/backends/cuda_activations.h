@@ -50,6 +50,7 @@ struct CudaActivations {
   float* up;             // [n_tokens, d_ffn]
   float* router_logits;  // [n_tokens, experts]
   float* logits;         // [kCudaHeadTokens, vocab]
+  std::byte* sampling_scratch;
 
   // Of a step of tokens in attention.
   float* absorbed_query;      // [step, heads * (d_latent + d_rope)]

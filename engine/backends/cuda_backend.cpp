@@ -300,4 +300,18 @@ void CudaBackend::head(RowRange rows, MatrixView<float> logits) {
   stream_.synchronize();
 }
 
+std::optional<LogitCandidates> CudaBackend::candidates(int64_t row, const CandidateRequest& request) {
+  const CudaRows x{residual_at({row, 1}), 1, config_.d_model};
+  const CudaProduct product{weights_.output, {buffers_.logits, 1, config_.vocab_size}};
+  products_.multiply({&product, 1}, x, stream_.get());
+  return candidates_.find(buffers_.logits, config_.vocab_size, request, buffers_.sampling_scratch, stream_);
+}
+
+void CudaBackend::read_logits(std::span<float> logits) {
+  cuda::check(cudaMemcpyAsync(logits.data(), buffers_.logits, logits.size_bytes(), cudaMemcpyDeviceToHost,
+                              stream_.get()),
+              "reading logits");
+  stream_.synchronize();
+}
+
 }  // namespace sluice

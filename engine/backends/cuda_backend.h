@@ -18,6 +18,7 @@
 #include "engine/backends/cuda_arena.h"
 #include "engine/backends/cuda_block_clock.h"
 #include "engine/backends/cuda_cache.h"
+#include "engine/backends/cuda_candidates.h"
 #include "engine/backends/cuda_experts.h"
 #include "engine/backends/cuda_pass_experts.h"
 #include "engine/backends/cuda_prefill.h"
@@ -65,6 +66,8 @@ class CudaBackend final : public Backend {
   MatrixView<const float> residual(int64_t n_tokens) override;
   void final_norm(RowRange rows) override;
   void head(RowRange rows, MatrixView<float> logits) override;
+  std::optional<LogitCandidates> candidates(int64_t row, const CandidateRequest& request) override;
+  void read_logits(std::span<float> logits) override;
   void give_up_pass() override;
   [[nodiscard]] std::string failed_in() const override;
   void correct_times(LayerTimes& times) override;
@@ -186,6 +189,7 @@ class CudaBackend final : public Backend {
   CudaBlockClock clock_;
   CudaExpertStream::Copied told_;  // by correct_times() so far
   CudaProgress progress_;
+  CudaCandidates candidates_;
 };
 
 }  // namespace sluice

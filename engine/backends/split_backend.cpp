@@ -81,6 +81,14 @@ void SplitBackend::head(RowRange rows, MatrixView<float> logits) {
   rest_->head(rows, logits);
 }
 
+std::optional<LogitCandidates> SplitBackend::candidates(int64_t row, const CandidateRequest& request) {
+  return rest_->candidates(row, request);
+}
+
+void SplitBackend::read_logits(std::span<float> logits) {
+  rest_->read_logits(logits);
+}
+
 void SplitBackend::give_up_pass() {
   first_->give_up_pass();
   rest_->give_up_pass();

@@ -30,6 +30,8 @@ class SplitBackend final : public Backend {
   MatrixView<const float> residual(int64_t n_tokens) override;
   void final_norm(RowRange rows) override;
   void head(RowRange rows, MatrixView<float> logits) override;
+  std::optional<LogitCandidates> candidates(int64_t row, const CandidateRequest& request) override;
+  void read_logits(std::span<float> logits) override;
   void give_up_pass() override;
   [[nodiscard]] std::string failed_in() const override;
   void correct_times(LayerTimes& times) override;

@@ -146,6 +146,38 @@ TEST_F(CudaBackendTest, RunsAreTheSameBits) {
   }
 }
 
+// Candidates found on the GPU decide what all logits on the host do.
+TEST_F(CudaBackendTest, TextsAreWhatAllLogitsChoose) {
+  SCOPED_TRACE(random_.describe());
+  constexpr int64_t kSampled = 30;
+  const Model model = random_model("q8_0");
+  Runtime runtime(model, exact_on(Device::kGpu));
+  const auto seed = static_cast<uint64_t>(random_.integer(0, 1'000'000));
+  for (const SamplingParams& params :
+       {SamplingParams{.temperature = 0, .seed = seed}, SamplingParams{.top_k = 40, .seed = seed},
+        SamplingParams{.temperature = 0.7F, .top_p = 0.9F, .seed = seed},
+        SamplingParams{.temperature = 5, .top_p = 1, .min_p = 0.01F, .seed = seed},
+        SamplingParams{.top_p = 1, .seed = seed}, SamplingParams{.repeat_penalty = 1.3F, .seed = seed}}) {
+    Session session(runtime, kContext, CacheType::kF32);
+    session.prefill(ids_);
+    GenerateOptions options;
+    options.max_tokens = kSampled;
+    options.ignore_eos = true;
+    Sampler sampler(params);
+    const std::vector<int32_t> found = session.generate(sampler, options).ids;
+    Session by_hand(runtime, kContext, CacheType::kF32);
+    by_hand.prefill(ids_);
+    Sampler all(params);
+    std::vector<int32_t> history = ids_;
+    for (int64_t i = 0; i < kSampled; ++i) {
+      if (i > 0) by_hand.append(history.back());
+      history.push_back(all.sample(by_hand.logits(), history));
+    }
+    EXPECT_TRUE(std::equal(found.begin(), found.end(), history.end() - kSampled, history.end()));
+    EXPECT_TRUE(testing::identical(session.logits(), by_hand.logits()));
+  }
+}
+
 TEST_F(CudaBackendTest, SessionsMoveBetweenGpuAndCpu) {
   SCOPED_TRACE(random_.describe());
   const Model model = random_model("q8_0");
