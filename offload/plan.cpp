@@ -71,6 +71,11 @@ class Ledger {
   }
 
   [[nodiscard]] bool streams(const Choice& choice) const { return count(choice).streams; }
+  /// The GPU has experts, and RAM has none.
+  [[nodiscard]] bool keeps_all_experts(const Choice& choice) const {
+    const Counts counts = count(choice);
+    return counts.gpu_has_experts && counts.ram_experts == 0;
+  }
 
   /// Routed experts as the store divides them, everything else evenly.
   [[nodiscard]] std::vector<int64_t> per_node(const Choice& choice) const {
@@ -195,7 +200,7 @@ class Planner {
     for (size_t i = 0; i < all.layers.size(); ++i) {
       all.layers[i].experts_on_gpu |= may_fill(choice, i);
     }
-    all.pass_tokens = pass_without_stream(all);
+    all.pass_tokens = pass_of_resident(all);
     if (!ledger_.streams(all) && (all.layers == choice.layers || fits(all))) {
       return all;
     }
@@ -216,6 +221,20 @@ class Planner {
     choice.streams = false;
     choice.pass_tokens = pass_without_stream(choice);
     return fill(choice);
+  }
+
+  /// Experts that the GPU keeps, all of them and in types that can be streamed, are read once for a pass, so
+  /// that it is as long as it can be.
+  [[nodiscard]] int64_t pass_of_resident(Choice all) const {
+    const int64_t shortest = pass_without_stream(all);
+    if (!model_.streams || !ledger_.keeps_all_experts(all)) {
+      return shortest;
+    }
+    all.pass_tokens = longest_pass(all);
+    while (all.pass_tokens > shortest && !fits(all)) {
+      all.pass_tokens = constraints_.batch > 0 ? shortest : std::max(all.pass_tokens / 2, shortest);
+    }
+    return all.pass_tokens;
   }
 
   /// More than a tile gains nothing where no expert crosses: the CPU is given a tile's tokens at a time, and

@@ -108,9 +108,12 @@ TEST(GpuFilling, WithAllExpertsThereNothingIsStreamed) {
   EXPECT_EQ(all.next_bytes, 0);
   EXPECT_LT(model.filling(options, needed - 1).layers.size(), 4);
   EXPECT_EQ(filling_text(all), "GPU: experts of layers 1-4 (25.4 GB) there, -ncmoe 1");
+  EXPECT_EQ(model.filling(options, model.needed(options, 4, 4096)).pass_tokens, 4096);
+  EXPECT_EQ(model.filling(options, model.needed(options, 4, 4096) - 1).pass_tokens, 2048);
   options.tile = 64;
   options.max_batch = 1000;
-  EXPECT_EQ(model.filling(options, needed).pass_tokens, 64) << "as without streaming";
+  EXPECT_EQ(model.filling(options, model.needed(options, 4, 1000)).pass_tokens, 1000);
+  EXPECT_EQ(model.filling(options, model.needed(options, 4, 1000) - 1).pass_tokens, 64) << "or those of a tile";
 }
 
 TEST(GpuFilling, ASmallModelIsAllThere) {
@@ -118,7 +121,8 @@ TEST(GpuFilling, ASmallModelIsAllThere) {
     const Described model(std::string("synth:tiny,dense=1,moe=2,type=") + type);
     const GpuFilling filling = model.filling(on_gpu(model.config.context_length), 8 * kGiga);
     EXPECT_EQ(filling.layers, model.last(2)) << type;
-    EXPECT_EQ(filling.pass_tokens, 512) << type;
+    const bool at_once = std::string_view(type) == "q8_0";
+    EXPECT_EQ(filling.pass_tokens, at_once ? std::max<int64_t>(512, model.config.context_length) : 512) << type;
     EXPECT_NE(filling_text(filling).find(" MB) there, -ncmoe 1"), std::string::npos) << filling_text(filling);
   }
 }

@@ -172,8 +172,8 @@ TEST_F(PlanTest, PassesAreWhatTheRuntimeTakes) {
   EXPECT_EQ(pass({.context = 4096, .experts = in_ram}), 4096);
   EXPECT_EQ(pass({.context = 50, .experts = in_ram}), 100) << "at least a tile";
   EXPECT_EQ(pass({.context = 4096, .batch = 7000, .experts = in_ram}), 7000);
-  EXPECT_EQ(pass({.context = 4096}), 100) << "all experts are resident: nothing is streamed";
-  EXPECT_EQ(pass({.context = 4096, .batch = 7000}), 100);
+  EXPECT_EQ(pass({.context = 4096}), 4096) << "all experts are resident: they are read once for a pass";
+  EXPECT_EQ(pass({.context = 4096, .batch = 7000}), 7000);
   EXPECT_EQ(pass({.context = 4096, .batch = 7}), 7);
   EXPECT_EQ(pass({.context = 4096, .gpu_layers = 3, .experts = in_ram}), 100) << "the CPU has a whole layer";
   EXPECT_EQ(pass({.context = 4096, .batch = 7000, .gpu_layers = 3, .experts = in_ram}), 7000);
@@ -182,6 +182,7 @@ TEST_F(PlanTest, PassesAreWhatTheRuntimeTakes) {
   EXPECT_EQ(pass({.context = 4096, .gpu_layers = 0}), 100);
   model.streams = false;
   EXPECT_EQ(pass({.context = 4096, .batch = 7000, .experts = in_ram}), 100);
+  EXPECT_EQ(pass({.context = 4096}), 100) << "types that meet no pass at once";
 }
 
 TEST_F(PlanTest, WithoutRoomForAStreamThereIsNone) {
