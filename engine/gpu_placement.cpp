@@ -93,6 +93,19 @@ RuntimeOptions filled(RuntimeOptions options, const GpuFilling& filling) {
   return options;
 }
 
+RuntimeOptions cached(RuntimeOptions options, const GpuFilling& filling) {
+  options.device = Device::kGpu;
+  options.expert_cache_bytes = filling.bytes;
+  options.most_batch = filling.pass_tokens;
+  return options;
+}
+
+std::string cache_text(const GpuFilling& filling) {
+  return filling.bytes == 0 ? filling_text(filling)
+                            : fmt::format("GPU: {} there for the experts that recent tokens chose most",
+                                          size_text(filling.bytes));
+}
+
 std::string filling_text(const GpuFilling& filling) {
   if (filling.layers.empty()) {
     return filling.next_bytes == 0

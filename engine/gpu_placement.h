@@ -1,6 +1,6 @@
 // Which routed experts the free memory of a GPU is filled with where nobody says where they go: those of
-// whole layers, the last ones first, as offload::plan() decides. It takes byte counts alone, no measured
-// rates.
+// whole layers, the last ones first, as offload::plan() decides; or, in as many bytes, those of all layers
+// that recent tokens chose most. It takes byte counts alone, no measured rates.
 #pragma once
 
 #include <cstdint>
@@ -40,8 +40,13 @@ std::optional<GpuFilling> gpu_filling_now(const Model& model, const RuntimeOptio
 /// `options`, which use a GPU, with those experts there and passes no longer than planned.
 RuntimeOptions filled(RuntimeOptions options, const GpuFilling& filling);
 
+/// `options`, which use a GPU, with all experts in RAM and as many bytes for an expert cache.
+RuntimeOptions cached(RuntimeOptions options, const GpuFilling& filling);
+
 /// "GPU: experts of layers 49-60 (76.1 GB) there, -ncmoe 49"; without any "GPU: experts stay in RAM, those of
 /// a layer (6.3 GB) do not fit, -cmoe".
 std::string filling_text(const GpuFilling& filling);
+/// "GPU: 76.1 GB there for the experts that recent tokens chose most"; without any as filling_text().
+std::string cache_text(const GpuFilling& filling);
 
 }  // namespace sluice

@@ -24,7 +24,7 @@ LoadedWeights::LoadedWeights(const Model& model, const RuntimeOptions& options,
       numa_(options.numa),
       parts_(parts_of(model.config(), options)),
       gpu_expert_layers_(options.gpu_expert_layers),
-      prefill_(options.prefill),
+      copies_experts_(copies_experts(options)),
       gpu_(gpu_weights(model, options, workers)),
       experts_(model, options, machine, workers) {
   if (options.activations == Activations::kInt8 && !parts_.cpu.empty()) {
@@ -45,8 +45,7 @@ LoadedWeights::LoadedWeights(const Model& model, const RuntimeOptions& options,
 bool LoadedWeights::suit(const RuntimeOptions& options) const {
   return options.activations == activations_ && options.expert_memory == expert_memory_ &&
          options.numa == numa_ && parts_of(model_.config(), options) == parts_ &&
-         options.gpu_expert_layers == gpu_expert_layers_ &&
-         (options.prefill == Prefill::kCpu || prefill_ != Prefill::kCpu);
+         options.gpu_expert_layers == gpu_expert_layers_ && (copies_experts_ || !copies_experts(options));
 }
 
 }  // namespace sluice

@@ -20,9 +20,10 @@ namespace sluice {
 class LoadedWeights {
  public:
   /// Of the options count `activations`, `expert_memory`, `numa`, `device`, `first_gpu_layer`,
-  /// `gpu_expert_layers`, `prefill` (whether experts are prepared for streaming), `check_tensors`,
-  /// `load_progress` and `load_stop`, and for a GPU what its working memory depends on. Keeps a reference to
-  /// `model`, none to `workers`. Throws Error and LoadStopped as Runtime's constructor does.
+  /// `gpu_expert_layers`, `prefill` and `expert_cache_bytes` (whether experts are prepared for being copied),
+  /// `check_tensors`, `load_progress` and `load_stop`, and for a GPU what its working memory depends on.
+  /// Keeps a reference to `model`, none to `workers`. Throws Error and LoadStopped as Runtime's constructor
+  /// does.
   LoadedWeights(const Model& model, const RuntimeOptions& options, const offload::Machine& machine,
                 offload::Workers& workers);
   LoadedWeights(const LoadedWeights&) = delete;
@@ -47,7 +48,7 @@ class LoadedWeights {
   NumaMode numa_;
   ModelParts parts_;
   std::vector<int64_t> gpu_expert_layers_;
-  Prefill prefill_;
+  bool copies_experts_;
   std::unique_ptr<const GpuWeights> gpu_;  // first: a GPU that is too small is known before the long load
   RoutedExperts experts_;
   std::unique_ptr<const GpuHostMemory> gpu_host_memory_;  // of experts_

@@ -37,7 +37,9 @@ BlockTimes BlockTimes::operator+(const BlockTimes& other) const {
           .experts_ns = experts_ns + other.experts_ns,
           .waiting_ns = waiting_ns + other.waiting_ns,
           .copied_bytes = copied_bytes + other.copied_bytes,
-          .copying_ns = copying_ns + other.copying_ns};
+          .copying_ns = copying_ns + other.copying_ns,
+          .cache_choices = cache_choices + other.cache_choices,
+          .cache_hits = cache_hits + other.cache_hits};
 }
 
 BlockTimes BlockTimes::operator-(const BlockTimes& other) const {
@@ -48,7 +50,9 @@ BlockTimes BlockTimes::operator-(const BlockTimes& other) const {
           .experts_ns = experts_ns - other.experts_ns,
           .waiting_ns = waiting_ns - other.waiting_ns,
           .copied_bytes = copied_bytes - other.copied_bytes,
-          .copying_ns = copying_ns - other.copying_ns};
+          .copying_ns = copying_ns - other.copying_ns,
+          .cache_choices = cache_choices - other.cache_choices,
+          .cache_hits = cache_hits - other.cache_hits};
 }
 
 namespace {
@@ -166,6 +170,20 @@ void check_prefill(const Model& model, const RuntimeOptions& options) {
   }
 }
 
+/// A cache on request is there or refused.
+void check_expert_cache(const Model& model, const RuntimeOptions& options) {
+  if (options.expert_cache_bytes == 0) {
+    return;
+  }
+  if (options.device == Device::kCpu) {
+    throw Error("--expert-cache", "a GPU", "the CPU alone");
+  }
+  if (options.expert_memory == ExpertMemory::kMapped) {
+    throw Error("--expert-cache", "experts in memory",
+                fmt::format("--mmap, which leaves them in {}", model.path().string()));
+  }
+}
+
 /// What `make` returns. The large pieces are refused with their sizes before they are allocated; this is for
 /// the many small ones, and for working memory.
 template <typename Make>
@@ -206,6 +224,7 @@ RuntimeOptions checked_options(const Model& model, RuntimeOptions options) {
   assert(options.gpu_expert_layers.empty() ||
          (options.device == Device::kGpu && options.gpu_expert_layers.front() >= options.first_gpu_layer));
   check_prefill(model, options);
+  check_expert_cache(model, options);
   if (options.device == Device::kCpu) {
     options.max_batch = options.max_batch == 0 ? options.tile : options.max_batch;
     options.tile = options.max_batch;
@@ -253,11 +272,16 @@ std::string Runtime::description() const {
   const std::string before =
       gpu != nullptr ? fmt::format("{}{} experts on the ", gpu->description(), others) : std::string();
   const std::string passes = gpu != nullptr ? fmt::format("; {}", prefill_text(options_)) : std::string();
+  const std::string cache =
+      options_.expert_cache_bytes > 0
+          ? fmt::format("; {:.2f} GB of its memory for the experts that recent tokens chose most",
+                        static_cast<double>(options_.expert_cache_bytes) / 1e9)
+          : std::string();
   const std::string after = unused_gpu_.empty() ? std::string() : fmt::format(" ({})", unused_gpu_);
-  return fmt::format("{}CPU{}, {} thread{}, {} kernels with {} activations, {}, {}{}", before, after,
+  return fmt::format("{}CPU{}, {} thread{}, {} kernels with {} activations, {}, {}{}{}", before, after,
                      options_.threads, options_.threads == 1 ? "" : "s", cpu::isa_name(parts_->isa),
                      options_.activations == Activations::kInt8 ? "int8" : "float32",
-                     parts_->weights.experts().description(), attention, passes);
+                     parts_->weights.experts().description(), attention, passes, cache);
 }
 
 std::string Runtime::notice() const {

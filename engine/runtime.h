@@ -76,6 +76,8 @@ struct RuntimeOptions {
   int64_t gpu_memory_limit = 0;
   /// GPU memory that streamed experts pass through, of three experts at least; 0: what is free.
   int64_t staging_bytes = 0;
+  /// GPU memory for experts in RAM that recent tokens chose most (--expert-cache); 0: none. Only with kGpu.
+  int64_t expert_cache_bytes = 0;
   /// Tokens of a cache that will be made, and its type: a GPU without room for it is refused before anything
   /// is loaded.
   int64_t planned_context = 0;
@@ -115,6 +117,9 @@ struct BlockTimes {
   int64_t waiting_ns = 0;    // of a GPU: for the experts' sum after the shared expert, and adding it
   int64_t copied_bytes = 0;  // of experts, streamed to the GPU
   int64_t copying_ns = 0;    // that copies took
+  // Of passes of few tokens with an expert cache: experts that tokens chose, and how many of them were in it.
+  int64_t cache_choices = 0;
+  int64_t cache_hits = 0;
 
   BlockTimes operator-(const BlockTimes& other) const;
   BlockTimes operator+(const BlockTimes& other) const;

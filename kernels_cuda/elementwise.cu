@@ -62,6 +62,15 @@ struct AddExperts {
   }
 };
 
+struct FindSlots {
+  SlotLookup lookup;
+  __device__ void operator()(int64_t i) const {
+    const int32_t slot = lookup.slot_of[lookup.ids[i]];
+    lookup.slots[i] = slot;
+    lookup.parts[i] = slot < 0 ? -1 : static_cast<int32_t>(i);
+  }
+};
+
 template <typename Work>
 void for_each(int64_t n, const Work& work, const char* name, cudaStream_t stream) {
   if (n == 0) return;
@@ -85,6 +94,10 @@ void to_bf16(const Bf16Rows& rows, cudaStream_t stream) {
 
 void add_experts(const ExpertSum& sum, cudaStream_t stream) {
   for_each(sum.n_tokens * sum.n, AddExperts{sum}, "add_experts", stream);
+}
+
+void find_slots(const SlotLookup& lookup, cudaStream_t stream) {
+  for_each(lookup.choices, FindSlots{lookup}, "find_slots", stream);
 }
 
 }  // namespace sluice::cuda

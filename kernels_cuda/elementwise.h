@@ -1,4 +1,4 @@
-// Element by element: SwiGLU, additions, rounding to bf16.
+// Element by element: SwiGLU, additions, rounding to bf16, where experts lie.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -38,5 +38,16 @@ struct ExpertSum {
   int64_t n = 0;
 };
 void add_experts(const ExpertSum& sum, cudaStream_t stream);
+
+/// Which of the experts that tokens chose lie in slots of the GPU's memory: for each choice c
+/// slots[c] = slot_of[ids[c]], and parts[c] = c, or -1 where that slot is below 0: what ExpertSum takes.
+struct SlotLookup {
+  const int32_t* ids = nullptr;      // [choices]
+  const int32_t* slot_of = nullptr;  // [experts], -1 for those that are elsewhere
+  int32_t* slots = nullptr;          // [choices]
+  int32_t* parts = nullptr;          // [choices]
+  int64_t choices = 0;
+};
+void find_slots(const SlotLookup& lookup, cudaStream_t stream);
 
 }  // namespace sluice::cuda

@@ -38,6 +38,7 @@ struct HeadArgs {
   int64_t y_head_stride;
   float scale;
   const int32_t* ids;  // [n_tokens, heads]: whose matrix a part meets; null: each head its own
+  int64_t matrix_bytes;
   const float* scales;
 };
 
@@ -170,8 +171,8 @@ __global__ void __launch_bounds__(kThreads) chosen_product_kernel(HeadArgs args)
   const int64_t part = blockIdx.x / args.panels_of_head;
   const int64_t in_matrix = blockIdx.x % args.panels_of_head;
   const int64_t matrix = args.ids[token * (args.n_panels / args.panels_of_head) + part];
-  const unsigned char* const panel =
-      args.panels + (matrix * args.panels_of_head + in_matrix) * args.panel_bytes;
+  if (matrix < 0) return;
+  const unsigned char* const panel = args.panels + matrix * args.matrix_bytes + in_matrix * args.panel_bytes;
   const float* const x = args.x + token * args.x_stride + part * args.x_head_stride;
   float sums[2] = {};
   Rows::for_each_quad(args, panel, lane, {warp, kWarps}, [&](int col, const float(&w)[2][4]) {
@@ -265,16 +266,16 @@ void check_rows(const Require& require, const quant::PanelLayout& layout, const 
           "rows of x aligned to 16 bytes", x_stride);
 }
 
-/// What HeadProduct and ChosenProduct have alike.
+/// What HeadProduct and ChosenProduct have alike; `rows` are of a matrix.
 template <class Product>
-HeadArgs args_of(const Product& p) {
+HeadArgs args_of(const Product& p, int64_t rows) {
   HeadArgs args{};
   args.panels = reinterpret_cast<const unsigned char*>(p.w.data);
   args.panel_bytes = p.w.layout.panel_bytes;
   args.scales_at = p.w.layout.scales_at;
-  args.panels_of_head = static_cast<int>(head_panels(p.rows));
+  args.panels_of_head = static_cast<int>(head_panels(rows));
   args.cols = static_cast<int>(p.w.layout.cols);
-  args.rows = static_cast<int>(p.rows);
+  args.rows = static_cast<int>(rows);
   args.n_tokens = static_cast<int>(p.n_tokens);
   args.x = p.x;
   args.x_stride = p.x_stride;
@@ -293,7 +294,7 @@ void head_product(const HeadProduct& p, cudaStream_t stream) {
   require(p.w.panels() == p.heads * head_panels(p.rows), "whole panels of each head", p.w.panels());
   require(p.n_tokens >= 0 && p.n_tokens <= int64_t{65535} * kManyTokens, "at most 524280 tokens", p.n_tokens);
   if (p.n_tokens == 0) return;
-  HeadArgs args = args_of(p);
+  HeadArgs args = args_of(p, p.rows);
   args.n_panels = p.w.panels();
   args.x_head_stride = p.x_head_stride;
   args.y_head_stride = p.y_head_stride;
@@ -302,16 +303,17 @@ void head_product(const HeadProduct& p, cudaStream_t stream) {
 
 void chosen_product(const ChosenProduct& p, cudaStream_t stream) {
   constexpr Require require{"chosen_product"};
-  require(p.used >= 1 && p.rows >= 1, "a choice and a row or more", p.used);
+  require(p.used >= 1 && p.w.rows >= 1, "a choice and a row or more", p.used);
   check_rows(require, p.w.layout, p.x, p.x_stride, p.x_part_stride);
-  require(p.w.panels() % head_panels(p.rows) == 0, "whole panels of each matrix", p.w.panels());
+  require(p.matrix_bytes >= 0 && p.matrix_bytes % 16 == 0, "matrices aligned to 16 bytes", p.matrix_bytes);
   require(p.n_tokens >= 0 && p.n_tokens <= 65535, "at most 65535 tokens", p.n_tokens);
   if (p.n_tokens == 0) return;
-  HeadArgs args = args_of(p);
-  args.n_panels = p.used * head_panels(p.rows);
+  HeadArgs args = args_of(p, p.w.rows);
+  args.n_panels = p.used * p.w.panels();
   args.x_head_stride = p.x_part_stride;
   args.y_head_stride = p.y_part_stride;
   args.ids = p.ids;
+  args.matrix_bytes = p.matrix_bytes;
   args.scales = p.scales;
   launch_format(p.w.layout.dtype, args, stream);
 }

@@ -32,18 +32,18 @@ struct HeadProduct {
 };
 
 /// y[t][k][r] = scale * (row r of matrix m) . x[t][k], m = ids[t][k] and scale = scales[m] or w.scale.
-/// Shapes, strides and alignments as above.
+/// Shapes, strides and alignments as above. Where an id is below 0 nothing is read, and y keeps what it has.
 struct ChosenProduct {
-  quant::PanelView w;             // matrices * head_panels(rows) panels
+  quant::PanelView w;             // matrix 0
+  int64_t matrix_bytes = 0;       // from one matrix to the next, a multiple of 16
   const float* scales = nullptr;  // [matrices], or null: w.scale
-  const int32_t* ids = nullptr;   // [n_tokens, used], each in [0, matrices)
+  const int32_t* ids = nullptr;   // [n_tokens, used]
   int64_t used = 0;
-  int64_t rows = 0;  // of a matrix
   int64_t n_tokens = 0;
   const float* x = nullptr;  // [n_tokens, used, w.layout.cols]
   int64_t x_stride = 0;
   int64_t x_part_stride = 0;  // from one k to the next; 0: all meet the same row
-  float* y = nullptr;         // [n_tokens, used, rows]
+  float* y = nullptr;         // [n_tokens, used, w.rows]
   int64_t y_stride = 0;
   int64_t y_part_stride = 0;
 };

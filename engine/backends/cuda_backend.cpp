@@ -59,8 +59,12 @@ CudaBackend::CudaBackend(const Parts& parts, const RuntimeOptions& options, offl
                    static_cast<int64_t>(options.gpu_expert_layers.size())),
       captures_(!launches_block()),
       clock_(config_, layers_.begin, options.profile ? ClockDetail::kBlocks : ClockDetail::kLayers) {
-  if (!options.gpu_expert_layers.empty()) {
+  if (computes_few(options)) {
     experts_.emplace(expert_shape(config_, options));
+  }
+  if (options.expert_cache_bytes > 0) {
+    expert_cache_.emplace(parts.experts, parts.pinned, layers_.begin, config_.router.experts_used,
+                          options.expert_cache_bytes);
   }
   if (const auto pass = pass_expert_shape(config_, options); pass.has_value()) {
     pass_experts_.emplace(*pass);
@@ -222,8 +226,9 @@ void CudaBackend::begin_pass(const Batch& batch) {
   assert(unanswered_ == 0);  // the last pass was completed or given up
   handover_.begin_pass();
   replays_ = captures_ && layers_.count() > 0 && batch.n_tokens() == 1 && batch.observer == nullptr;
+  streaming_ = false;
+  begin_caching(batch);
   if (replays_) {
-    streaming_ = false;
     token_graph(batch).launch(stream_.get());
     unanswered_ = handed_over_;
   } else {
@@ -233,6 +238,14 @@ void CudaBackend::begin_pass(const Batch& batch) {
   staged_free_.record(stream_.get());
 }
 
+// An observer wants to see all choices, and more tokens' experts are streamed or the CPU's.
+void CudaBackend::begin_caching(const Batch& batch) {
+  caching_ = expert_cache_.has_value() && batch.n_tokens() <= kFewExpertTokens && batch.observer == nullptr;
+  if (caching_) {
+    expert_cache_->begin_pass(stream_.get());
+  }
+}
+
 // Copies of the first layer that is streamed run while the layers before it are computed.
 void CudaBackend::begin_streaming(int64_t n_tokens) {
   const int64_t first = streamed_layer(std::max(layers_.begin, config_.dense_layers));
@@ -240,6 +253,7 @@ void CudaBackend::begin_streaming(int64_t n_tokens) {
   streaming_ =
       prefill_.has_value() && first >= 0 && n_tokens > 1 && (n_tokens > tile_ || prefill_->is_for(n_tokens));
   if (streaming_) {
+    caching_ = false;
     prefill_->begin_pass(first, n_tokens);
   }
 }
@@ -259,6 +273,7 @@ void CudaBackend::correct_times(LayerTimes& times) {
   if (clock_.has_blocks()) {
     clock_.read_blocks(times.blocks);
     read_copies(times.blocks);
+    read_cache_use(times.blocks);
   }
 }
 
@@ -268,6 +283,15 @@ void CudaBackend::read_copies(BlockTimes& times) {
     times.copied_bytes = copied.bytes - told_.bytes;
     times.copying_ns = copied.ns - told_.ns;
     told_ = copied;
+  }
+}
+
+void CudaBackend::read_cache_use(BlockTimes& times) {
+  if (expert_cache_.has_value()) {
+    const CudaExpertCache::Use use = expert_cache_->use();
+    times.cache_choices = use.choices - told_cache_use_.choices;
+    times.cache_hits = use.hits - told_cache_use_.hits;
+    told_cache_use_ = use;
   }
 }
 

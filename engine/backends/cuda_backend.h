@@ -19,6 +19,7 @@
 #include "engine/backends/cuda_block_clock.h"
 #include "engine/backends/cuda_cache.h"
 #include "engine/backends/cuda_candidates.h"
+#include "engine/backends/cuda_expert_cache.h"
 #include "engine/backends/cuda_experts.h"
 #include "engine/backends/cuda_pass_experts.h"
 #include "engine/backends/cuda_prefill.h"
@@ -148,7 +149,9 @@ class CudaBackend final : public Backend {
   // What embed() and resume() share: `batch` is staged.
   void begin_pass(const Batch& batch);
   void begin_streaming(int64_t n_tokens);
+  void begin_caching(const Batch& batch);
   void read_copies(BlockTimes& times);
+  void read_cache_use(BlockTimes& times);
 
   // The steps of the attention block, in order (model specification 2.2, 2.6, 2.5).
   void project_input(const CudaLayer& layer, int64_t n, bool any_selects);
@@ -172,7 +175,9 @@ class CudaBackend final : public Backend {
   CudaProducts products_;
   CudaArena arena_;
   CudaActivations buffers_;
-  std::optional<CudaExperts> experts_;  // where some layers' experts are on the GPU
+  std::optional<CudaExperts> experts_;  // where some experts are on the GPU
+  std::optional<CudaExpertCache> expert_cache_;
+  bool caching_ = false;  // in this pass
   ExpertHandover handover_;
   std::optional<CudaPassExperts> pass_experts_;  // where those or streamed ones meet a pass's tokens at once
   std::optional<CudaPrefill> prefill_;           // where experts are streamed
@@ -187,7 +192,8 @@ class CudaBackend final : public Backend {
   int64_t unanswered_ = 0;          // MoE layers of this pass that wait, or will wait, for their experts
   std::vector<TokenGraph> graphs_;  // the last one used is the last one
   CudaBlockClock clock_;
-  CudaExpertStream::Copied told_;  // by correct_times() so far
+  CudaExpertStream::Copied told_;        // by correct_times() so far
+  CudaExpertCache::Use told_cache_use_;  // likewise
   CudaProgress progress_;
   CudaCandidates candidates_;
 };

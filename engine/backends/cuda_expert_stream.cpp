@@ -34,6 +34,20 @@ int64_t slot_bytes(const offload::ExpertWeights& weights, int64_t layer, int64_t
   return node_offset(weights, layer, weights.nodes(), experts);
 }
 
+CudaExpertLayer share_panels(const offload::ExpertShare& share, const std::byte* pieces, int64_t expert_bytes,
+                             int64_t experts, const std::array<const float*, 3>& scales) {
+  const auto panels = [&](ExpertPart part) {
+    return cuda::ExpertPanels{
+        .first = {.layout = share.layout(part),
+                  .data = pieces + share.offset(part),
+                  .rows = part == ExpertPart::kDown ? share.gate.cols : share.rows.size()},
+        .expert_bytes = expert_bytes,
+        .scales = scales[static_cast<size_t>(part)],
+        .experts = experts};
+  };
+  return {panels(ExpertPart::kGate), panels(ExpertPart::kUp), panels(ExpertPart::kDown)};
+}
+
 StreamedSizes streamed_sizes(const offload::ExpertWeights& weights) {
   StreamedSizes sizes;
   for (int64_t layer = 0; layer < weights.layers(); ++layer) {
@@ -186,17 +200,8 @@ std::vector<CudaExpertLayer> CudaExpertStream::shares(int64_t layer, const std::
     if (share.rows.size() == 0) {
       continue;
     }
-    const std::byte* const pieces = slot + node_offset(weights_, layer, node, per_slot_);
-    const auto panels = [&](ExpertPart part) {
-      return cuda::ExpertPanels{
-          .first = {.layout = share.layout(part),
-                    .data = pieces + share.offset(part),
-                    .rows = part == ExpertPart::kDown ? share.gate.cols : share.rows.size()},
-          .expert_bytes = share.piece_bytes(),
-          .scales = scales[static_cast<size_t>(part)],
-          .experts = per_slot_};
-    };
-    shares.push_back({panels(ExpertPart::kGate), panels(ExpertPart::kUp), panels(ExpertPart::kDown)});
+    shares.push_back(share_panels(share, slot + node_offset(weights_, layer, node, per_slot_),
+                                  share.piece_bytes(), per_slot_, scales));
   }
   return shares;
 }

@@ -27,6 +27,11 @@ namespace sluice {
 int64_t slot_bytes(const offload::ExpertWeights& weights, int64_t layer, int64_t experts);
 int64_t node_offset(const offload::ExpertWeights& weights, int64_t layer, int64_t node, int64_t experts);
 
+/// A node's share of `experts` experts of a layer whose pieces lie on the GPU, the first at `pieces` and
+/// `expert_bytes` from one to the next; `scales` are gate's, up's and down's of each, or null.
+CudaExpertLayer share_panels(const offload::ExpertShare& share, const std::byte* pieces, int64_t expert_bytes,
+                             int64_t experts, const std::array<const float*, 3>& scales);
+
 /// What passes through a ring, of the layers that have experts.
 struct StreamedSizes {
   int64_t expert_bytes = 0;  // a slot for the largest expert

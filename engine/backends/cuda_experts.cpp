@@ -1,6 +1,7 @@
 #include "engine/backends/cuda_experts.h"
 
 #include <algorithm>
+#include <cassert>
 #include <numeric>
 #include <vector>
 
@@ -9,16 +10,6 @@
 #include "kernels_cuda/head_product.h"
 
 namespace sluice {
-namespace {
-
-/// Every expert's matrix one after the other.
-quant::PanelView all_of(const cuda::ExpertPanels& w) {
-  quant::PanelView all = w.first;
-  all.rows = w.experts * w.first.panels() * quant::kPanelRows;
-  return all;
-}
-
-}  // namespace
 
 CudaExperts::CudaExperts(const CudaExpertShape& shape)
     : shape_(shape), arena_(expert_buffer_bytes(shape)), buffers_(shape, arena_) {
@@ -30,6 +21,11 @@ CudaExperts::CudaExperts(const CudaExpertShape& shape)
 
 void CudaExperts::add(const CudaExpertLayer& layer, const CudaRoutes& routes, const float* f, float* y,
                       cudaStream_t stream) const {
+  if (routes.parts != nullptr) {
+    assert(routes.n_tokens <= kFewExpertTokens);
+    add_few(layer, routes, f, y, stream);
+    return;
+  }
   for (int64_t begin = 0; begin < routes.n_tokens; begin += kFewExpertTokens) {
     const int64_t n = std::min(kFewExpertTokens, routes.n_tokens - begin);
     add_few(layer, {routes.ids + begin * shape_.used, routes.weights + begin * shape_.used, n},
@@ -40,13 +36,14 @@ void CudaExperts::add(const CudaExpertLayer& layer, const CudaRoutes& routes, co
 void CudaExperts::add_few(const CudaExpertLayer& layer, const CudaRoutes& routes, const float* f, float* y,
                           cudaStream_t stream) const {
   const int64_t used = shape_.used;
+  const int64_t hidden = layer.gate.first.rows;  // of a NUMA node's share fewer than d_expert
   const auto multiply = [&](const cuda::ExpertPanels& w, const float* x, int64_t x_stride, int64_t x_part,
                             float* out) {
-    cuda::chosen_product({.w = all_of(w),
+    cuda::chosen_product({.w = w.first,
+                          .matrix_bytes = w.expert_bytes,
                           .scales = w.scales,
                           .ids = routes.ids,
                           .used = used,
-                          .rows = w.first.rows,
                           .n_tokens = routes.n_tokens,
                           .x = x,
                           .x_stride = x_stride,
@@ -58,10 +55,10 @@ void CudaExperts::add_few(const CudaExpertLayer& layer, const CudaRoutes& routes
   };
   multiply(layer.gate, f, shape_.d_model, 0, buffers_.gate);
   multiply(layer.up, f, shape_.d_model, 0, buffers_.up);
-  cuda::swiglu(buffers_.gate, buffers_.up, routes.n_tokens * used * shape_.d_expert, buffers_.gate, stream);
-  multiply(layer.down, buffers_.gate, used * shape_.d_expert, shape_.d_expert, buffers_.parts);
+  cuda::swiglu(buffers_.gate, buffers_.up, routes.n_tokens * used * hidden, buffers_.gate, stream);
+  multiply(layer.down, buffers_.gate, used * hidden, hidden, buffers_.parts);
   cuda::add_experts({.parts = buffers_.parts,
-                     .slots = buffers_.identity,
+                     .slots = routes.parts != nullptr ? routes.parts : buffers_.identity,
                      .weights = routes.weights,
                      .y = y,
                      .n_tokens = routes.n_tokens,

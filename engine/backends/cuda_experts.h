@@ -12,9 +12,12 @@ namespace sluice {
 
 /// The experts that tokens chose. On the GPU.
 struct CudaRoutes {
-  const int32_t* ids = nullptr;    // [n_tokens, used]
+  const int32_t* ids = nullptr;    // [n_tokens, used]; where the layer's experts are slots, those
   const float* weights = nullptr;  // [n_tokens, used]
   int64_t n_tokens = 0;
+  /// [n_tokens, used]: 0, 1, 2 ..., but -1 where the id is below 0 because the expert is not here; null: all
+  /// are. With it n_tokens is at most kFewExpertTokens.
+  const int32_t* parts = nullptr;
 };
 
 class CudaExperts {

@@ -57,14 +57,18 @@ void CudaBackend::put_choice(int64_t layer_index, RowRange rows, int32_t* ids, f
               stream_.get());
 }
 
-// The shared expert is put into the stream behind what the routed ones wait for: the GPU computes it
-// meanwhile.
+// The shared expert, and routed ones that are cached, are put into the stream behind what the others wait
+// for: the GPU computes them meanwhile.
 void CudaBackend::put_route(int64_t layer, int64_t n_tokens) {
   assert(n_tokens <= tile_);
   const RowRange rows{0, n_tokens};
   put_choice(layer, rows, handover_.ids(), handover_.weights());
   handover_.send(buffers_.normed, n_tokens, stream_.get());
   clock_.end_of(Block::kRoute, layer, stream_.get());
+  if (caching_) {
+    expert_cache_->put(layer, {handover_.ids(), handover_.weights(), n_tokens}, *experts_, buffers_.normed,
+                       residual_at(rows), stream_.get());
+  }
   ffn(layer_weights(layer).shared, rows);
   clock_.end_of(Block::kShared, layer, stream_.get());
 }
@@ -180,7 +184,11 @@ Backend::Routed CudaBackend::route(int64_t layer, int64_t n_tokens) {
     put_route(layer, n_tokens);
     unanswered_ = 1;
   }
-  return handover_.receive(n_tokens, stream_.get());
+  Routed routed = handover_.receive(n_tokens, stream_.get());
+  if (caching_) {
+    routed.routes = expert_cache_->take(layer, routed.routes);
+  }
+  return routed;
 }
 
 // The answer comes first: with CUDA_LAUNCH_BLOCKING a call returns when the stream has done it.

@@ -36,6 +36,10 @@ class CudaPinnedStore final : public GpuHostMemory {
   [[nodiscard]] Part first_part(std::span<const std::byte> span) const;
 
   [[nodiscard]] PageLock page_lock() const override;
+  /// Whether there is memory and all of it is locked.
+  [[nodiscard]] bool is_locked() const {
+    return finished_ && !pieces_.empty() && page_lock().problem.empty();
+  }
   /// Until all pieces are locked, or there is a problem.
   void wait() const { finished_.wait(false); }
 

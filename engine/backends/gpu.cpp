@@ -20,6 +20,10 @@ Device chosen_device(Device wish) {
   return gpu.usable ? Device::kGpu : Device::kCpu;
 }
 
+bool copies_experts(const RuntimeOptions& options) {
+  return options.prefill != Prefill::kCpu || options.expert_cache_bytes > 0;
+}
+
 int64_t allowed_bytes(const GpuMemory& memory, int64_t limit) {
   const int64_t in_use = memory.total - memory.free;
   return limit == 0 ? memory.free : std::clamp<int64_t>(limit - in_use, 0, memory.free);
@@ -33,7 +37,8 @@ std::string page_lock_notice(const PageLock& lock) {
   return fmt::format(
       "{:.1f} of {:.1f} GB of experts are page-locked, the others reach the GPU through a buffer, which "
       "makes "
-      "long prompts slower ({}): a higher limit of locked memory (ulimit -l) or more free memory helps, "
+      "long prompts slower and leaves an expert cache empty ({}): a higher limit of locked memory (ulimit "
+      "-l) or more free memory helps, "
       "--prefill cpu copies no experts.",
       gigabytes(lock.locked_bytes), gigabytes(lock.bytes), lock.problem);
 }

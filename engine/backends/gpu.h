@@ -78,7 +78,11 @@ class GpuHostMemory {
   [[nodiscard]] virtual PageLock page_lock() const = 0;
 };
 
-/// Prepares the experts' memory, which must outlive it, in the background; nothing of it with --prefill cpu.
+/// Whether experts are copied from RAM: streamed, or kept in a cache.
+bool copies_experts(const RuntimeOptions& options);
+
+/// Prepares the experts' memory, which must outlive it, in the background; nothing of it where none is
+/// copied.
 std::unique_ptr<const GpuHostMemory> prepare_host_memory(const offload::ExpertWeights& experts,
                                                          const RuntimeOptions& options);
 

@@ -218,7 +218,7 @@ std::unique_ptr<const GpuWeights> load_gpu_weights(const Model& model, const Run
 
 std::unique_ptr<const GpuHostMemory> prepare_host_memory(const offload::ExpertWeights& experts,
                                                          const RuntimeOptions& options) {
-  const bool used = options.prefill != Prefill::kCpu && can_be_streamed(experts);
+  const bool used = copies_experts(options) && can_be_streamed(experts);
   return std::make_unique<CudaPinnedStore>(
       used ? experts.memory() : std::vector<std::span<const std::byte>>(), kDevice);
 }

@@ -82,6 +82,10 @@ CudaExpertShape expert_shape(const ModelConfig& c, const RuntimeOptions& options
           .used = c.router.experts_used};
 }
 
+bool computes_few(const RuntimeOptions& options) {
+  return !options.gpu_expert_layers.empty() || options.expert_cache_bytes > 0;
+}
+
 std::optional<PassExpertShape> pass_expert_shape(const ModelConfig& c, const RuntimeOptions& options) {
   const bool streams = options.prefill != Prefill::kCpu;
   const bool has_some = !options.gpu_expert_layers.empty() && options.max_batch > kFewExpertTokens &&
@@ -106,13 +110,13 @@ GpuWorkingMemory gpu_working_memory(const ModelConfig& config, const RuntimeOpti
   const CudaProductShape products = product_shape(config, options);
   const HandoverShape handover = handover_shape(config, options);
   const std::optional<PassExpertShape> pass = pass_expert_shape(config, options);
-  return {
-      .activations = activation_bytes(activation_shape(config, options, multiprocessors)),
-      .handover = handover.max_tokens * 8 * handover.used,  // ids and weights
-      .experts = options.gpu_expert_layers.empty() ? 0 : expert_buffer_bytes(expert_shape(config, options)),
-      .pass_experts = pass.has_value() ? pass_expert_bytes(*pass) : 0,
-      .products = product_bytes(products),
-      .libraries = rounds(products) ? kBlasBytes : 0};
+  return {.activations = activation_bytes(activation_shape(config, options, multiprocessors)),
+          .handover = handover.max_tokens * 8 * handover.used,  // ids and weights
+          .experts = computes_few(options) ? expert_buffer_bytes(expert_shape(config, options)) : 0,
+          .expert_cache = options.expert_cache_bytes,
+          .pass_experts = pass.has_value() ? pass_expert_bytes(*pass) : 0,
+          .products = product_bytes(products),
+          .libraries = rounds(products) ? kBlasBytes : 0};
 }
 
 }  // namespace sluice

@@ -83,6 +83,8 @@ CudaActivationShape activation_shape(const ModelConfig& config, const RuntimeOpt
 CudaProductShape product_shape(const ModelConfig& config, const RuntimeOptions& options);
 HandoverShape handover_shape(const ModelConfig& config, const RuntimeOptions& options);
 CudaExpertShape expert_shape(const ModelConfig& config, const RuntimeOptions& options);
+/// Whether the GPU computes experts of few tokens that lie in its memory, for long or in a cache.
+bool computes_few(const RuntimeOptions& options);
 /// None where no experts meet all of a pass's tokens at once: they are neither streamed nor, of more tokens
 /// than kFewExpertTokens and in bf16, in GPU memory.
 std::optional<PassExpertShape> pass_expert_shape(const ModelConfig& config, const RuntimeOptions& options);
@@ -93,12 +95,13 @@ struct GpuWorkingMemory {
   int64_t activations = 0;
   int64_t handover = 0;      // tokens on their way to the experts in RAM
   int64_t experts = 0;       // of those that the GPU has, few tokens
+  int64_t expert_cache = 0;  // experts in RAM that it has a second time
   int64_t pass_experts = 0;  // of those and of streamed ones, all of a pass's tokens
   int64_t products = 0;      // partial sums, and a piece of a matrix in bf16
   int64_t libraries = 0;     // what cuBLAS takes, at most
 
   [[nodiscard]] int64_t total() const {
-    return activations + handover + experts + pass_experts + products + libraries;
+    return activations + handover + experts + expert_cache + pass_experts + products + libraries;
   }
 };
 GpuWorkingMemory gpu_working_memory(const ModelConfig& config, const RuntimeOptions& options,

@@ -49,6 +49,7 @@ struct BenchOptions {
   ExpertOptions experts;
   std::string cpu_moe_layers;  // of `placement`, a list; empty = not said
   PlacementOptions placement;
+  ExpertCacheOption expert_cache;
   int64_t repetitions = 5;
   std::string file;
   BenchFormat format = BenchFormat::kMarkdown;
@@ -225,16 +226,28 @@ class Bench {
     options.planned_context = context_;
     options.planned_cache = setup.cache_type;
     options_.experts.apply_to(options);
-    if (filling_.has_value()) options.gpu_expert_layers = filling_->layers;
-    if (!options.gpu_expert_layers.empty()) options.device = Device::kGpu;
+    options.expert_cache_bytes = options_.expert_cache.bytes;
+    if (filling_.has_value() && caches_filling()) {
+      options.expert_cache_bytes = filling_->bytes;
+    } else if (filling_.has_value()) {
+      options.gpu_expert_layers = filling_->layers;
+    }
+    if (!options.gpu_expert_layers.empty() || options.expert_cache_bytes > 0) options.device = Device::kGpu;
     return options;
   }
 
-  /// What has room in every setup: weights are loaded once for all of them. None where flags place experts,
-  /// and without a GPU.
+  [[nodiscard]] bool places_experts() const {
+    return options_.placement.places_experts() || !options_.cpu_moe_layers.empty();
+  }
+  [[nodiscard]] bool caches_filling() const {
+    return options_.expert_cache.size == ExpertCacheOption::Size::kAuto;
+  }
+
+  /// What has room in every setup: weights are loaded once for all of them. None where flags place experts or
+  /// give a cache its size, and without a GPU.
   [[nodiscard]] std::optional<GpuFilling> filling_of_all() const {
     std::optional<GpuFilling> fewest;
-    if (options_.placement.places_experts() || !options_.cpu_moe_layers.empty()) return fewest;
+    if (places_experts() || options_.expert_cache.size == ExpertCacheOption::Size::kBytes) return fewest;
     for (const BenchSetup& setup : setups_) {
       RuntimeOptions options = runtime_options(setup);
       options.threads = 1;  // does not matter here, and a wrong number is told where it is used
@@ -246,8 +259,11 @@ class Bench {
   }
 
   bool run_setups(BenchWriter& writer, const std::stop_token& stop) {
+    require_unplaced(options_.expert_cache, places_experts());
     filling_ = filling_of_all();
-    if (filling_.has_value()) write_all(STDERR_FILENO, filling_text(*filling_) + "\n");
+    if (filling_.has_value()) {
+      write_all(STDERR_FILENO, (caches_filling() ? cache_text(*filling_) : filling_text(*filling_)) + "\n");
+    }
     for (size_t next = 0; next < setups_.size();) {
       RuntimeOptions first = runtime_options(setups_[next]);
       static_cast<void>(checked_options(model_, first));  // what is wrong is told before a long load
@@ -269,7 +285,9 @@ class Bench {
     setup.tile = runtime.options().tile;
     setup.prefill = runtime.options().prefill;
     setup.gpu_layers = gpu_layers(model_.config().layers, runtime.options());
-    if (filling_.has_value() && !filling_->layers.empty()) setup.cpu_moe_layers = filling_->layers.front();
+    if (filling_.has_value() && !filling_->layers.empty() && !caches_filling()) {
+      setup.cpu_moe_layers = filling_->layers.front();
+    }
     Session session(runtime, context_, setup.cache_type);
     for (const BenchTest& test : tests_) {
       const std::optional<BenchRow> row = run_test(session, test, setup, stop);
@@ -377,6 +395,7 @@ void add_bench_command(CLI::App& app) {
   command->add_flag("--profile", options->profile,
                     "Tell where the time of MoE layers goes, in a table of its own (md)");
   options->placement.add_most_to(*command);
+  options->expert_cache.add_to(*command);
   command
       ->add_option(
           "--n-cpu-moe", options->cpu_moe_layers,

@@ -82,10 +82,14 @@ std::string profile_row(const BenchRow& row) {
           : fmt::format("{:.2f} GB, {:.1f} GB/s",
                         static_cast<double>(b.copied_bytes) / kNanoseconds / static_cast<double>(b.layers),
                         static_cast<double>(b.copied_bytes) / static_cast<double>(b.copying_ns));
-  return fmt::format("| {} | {:.1f} | {:.1f} | {:.1f} | {:.1f} | {} | {:.1f} | {} | {} |\n", row.test.name(),
-                     layer, us(b.attention_ns), us(b.route_ns), us(b.shared_ns),
+  const std::string hits = b.cache_choices == 0
+                               ? ""
+                               : fmt::format("{:.1f} %", 100.0 * static_cast<double>(b.cache_hits) /
+                                                             static_cast<double>(b.cache_choices));
+  return fmt::format("| {} | {:.1f} | {:.1f} | {:.1f} | {:.1f} | {} | {:.1f} | {} | {} | {} |\n",
+                     row.test.name(), layer, us(b.attention_ns), us(b.route_ns), us(b.shared_ns),
                      gpu ? fmt::format("{:.1f}", us(b.waiting_ns)) : "", us(b.experts_ns),
-                     gpu && copied.empty() ? fmt::format("{:.2f}", layer / parts) : "", copied);
+                     gpu && copied.empty() ? fmt::format("{:.2f}", layer / parts) : "", copied, hits);
 }
 
 std::string profile_head() {
@@ -98,8 +102,8 @@ std::string profile_head() {
       "run "
       "beside it.\n\n"
       "| test | layer | attention | norm, router, hand-over | shared expert | waiting for the experts | "
-      "routed experts on the CPU | layer / parts | copied to the GPU |\n"
-      "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+      "routed experts on the CPU | layer / parts | copied to the GPU | hits of the expert cache |\n"
+      "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n",
       kHandoverUs);
 }
 

@@ -107,6 +107,7 @@ void ComputeOptions::add_to(CLI::App& app) {
       attention_choices());
   experts.add_to(app);
   placement.add_to(app);
+  expert_cache.add_to(app);
 }
 
 RuntimeOptions ComputeOptions::runtime(const Model& model, int64_t tokens) const {
@@ -120,9 +121,7 @@ RuntimeOptions ComputeOptions::runtime(const Model& model, int64_t tokens) const
   options.planned_context = tokens;
   options.planned_cache = cache_type;
   experts.apply_to(options);
-  if (!placement.places_experts()) {
-    fill_gpu(options, model);
-  }
+  fill_gpu(options, model, expert_cache, placement.places_experts());
   return options;
 }
 

@@ -50,6 +50,7 @@ struct ComputeOptions {
   AttentionMode attention = AttentionMode::kSparse;
   ExpertOptions experts;
   PlacementOptions placement;
+  ExpertCacheOption expert_cache;
 
   void add_to(CLI::App& app);
   /// For a cache of `tokens` tokens, free GPU memory filled with experts where no flag places them

@@ -160,10 +160,44 @@ void PlacementOptions::apply_to(RuntimeOptions& options, const Model& model) con
   options.gpu_memory_limit = vram_limit.value_or(0);
 }
 
-void fill_gpu(RuntimeOptions& options, const Model& model) {
+void ExpertCacheOption::add_to(CLI::App& app) {
+  app.add_option_function<std::string>(
+         "--expert-cache",
+         [this](const std::string& text) {
+           const std::optional<int64_t> parsed = parse_byte_size(text);
+           size = text == "off" ? Size::kOff : text == "auto" ? Size::kAuto : Size::kBytes;
+           if (size == Size::kBytes && !parsed.has_value()) {
+             throw CLI::ValidationError("--expert-cache",
+                                        "expected off, auto or a size as 24GB, got " + text);
+           }
+           bytes = size == Size::kBytes ? *parsed : 0;
+         },
+         "GPU memory for those experts in RAM that recent tokens chose most: the GPU computes them while the "
+         "CPU computes a token's others. auto = what would be filled with whole layers (default off)")
+      ->type_name("off|auto|SIZE")
+      ->group(kGroup);
+}
+
+void require_unplaced(const ExpertCacheOption& cache, bool placed) {
+  if (placed && cache.size == ExpertCacheOption::Size::kAuto) {
+    throw Error("--expert-cache", "a size, or off, beside -ncmoe, -cmoe and -ot", "auto");
+  }
+}
+
+void fill_gpu(RuntimeOptions& options, const Model& model, const ExpertCacheOption& cache, bool placed) {
+  using Size = ExpertCacheOption::Size;
+  require_unplaced(cache, placed);
+  if (cache.size == Size::kBytes) {
+    options.expert_cache_bytes = cache.bytes;
+    options.device = Device::kGpu;
+  }
+  if (cache.size == Size::kBytes || placed) {
+    return;
+  }
   if (const std::optional<GpuFilling> filling = gpu_filling_now(model, options)) {
-    write_all(STDERR_FILENO, filling_text(*filling) + "\n");
-    options = filled(options, *filling);
+    const bool caches = cache.size == Size::kAuto;
+    write_all(STDERR_FILENO, (caches ? cache_text(*filling) : filling_text(*filling)) + "\n");
+    options = caches ? cached(options, *filling) : filled(options, *filling);
   }
 }
 

@@ -1,6 +1,6 @@
-// -ngl, -ncmoe, -cmoe, -ot and --vram-limit: what of a model is computed on the GPU, with llama.cpp's meaning
-// but for one thing: without -ncmoe, -cmoe and -ot the GPU gets the routed experts of as many layers as have
-// room.
+// -ngl, -ncmoe, -cmoe, -ot, --vram-limit and --expert-cache: what of a model is computed on the GPU, with
+// llama.cpp's meaning but for one thing: without -ncmoe, -cmoe and -ot the GPU gets the routed experts of as
+// many layers as have room.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -13,6 +13,15 @@
 #include "engine/engine.h"
 
 namespace sluice::cli {
+
+/// --expert-cache: GPU memory for experts in RAM that recent tokens chose most.
+struct ExpertCacheOption {
+  enum class Size { kOff, kAuto, kBytes };
+  Size size = Size::kOff;
+  int64_t bytes = 0;  // of kBytes
+
+  void add_to(CLI::App& app);
+};
 
 struct PlacementOptions {
   int64_t gpu_layers = -1;                // -ngl; -1: all, and the head, where there is a GPU
@@ -41,7 +50,11 @@ struct PlacementOptions {
 };
 
 /// Where `options`, complete but for routed experts that no flag placed, use a GPU: fills what is free of its
-/// memory with experts, and says so in a line on standard error. Throws Error as gpu_filling_now() does.
-void fill_gpu(RuntimeOptions& options, const Model& model);
+/// memory with experts, of whole layers or in a cache as --expert-cache says, and tells so in a line on
+/// standard error. With flags that place experts (`placed`) only a cache of so many bytes is added. Throws
+/// Error as gpu_filling_now() does, and for --expert-cache auto beside such flags.
+void fill_gpu(RuntimeOptions& options, const Model& model, const ExpertCacheOption& cache, bool placed);
+/// The last: throws that Error.
+void require_unplaced(const ExpertCacheOption& cache, bool placed);
 
 }  // namespace sluice::cli

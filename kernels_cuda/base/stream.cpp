@@ -43,6 +43,16 @@ void Event::synchronize() const {
   check(cudaEventSynchronize(event_), "cudaEventSynchronize");
 }
 
+bool Event::is_reached() const {
+  const cudaError_t state = cudaEventQuery(event_);
+  if (state == cudaErrorNotReady) {
+    static_cast<void>(cudaGetLastError());  // no error, and nobody shall take it for one
+    return false;
+  }
+  check(state, "cudaEventQuery");
+  return true;
+}
+
 float elapsed_ms(const Event& begin, const Event& end) {
   float ms = 0;
   check(cudaEventElapsedTime(&ms, begin.get(), end.get()), "cudaEventElapsedTime");

@@ -51,6 +51,8 @@ class Event {
   /// `stream` goes on only after what was recorded; the host does not wait.
   void make_wait(cudaStream_t stream) const;
   void synchronize() const;
+  /// Whether all that was recorded is done; true when nothing was. Does not wait.
+  [[nodiscard]] bool is_reached() const;
 
  private:
   EventKind kind_;

@@ -113,7 +113,8 @@ TEST(GpuFilling, WithAllExpertsThereNothingIsStreamed) {
   options.tile = 64;
   options.max_batch = 1000;
   EXPECT_EQ(model.filling(options, model.needed(options, 4, 1000)).pass_tokens, 1000);
-  EXPECT_EQ(model.filling(options, model.needed(options, 4, 1000) - 1).pass_tokens, 64) << "or those of a tile";
+  EXPECT_EQ(model.filling(options, model.needed(options, 4, 1000) - 1).pass_tokens, 64)
+      << "or those of a tile";
 }
 
 TEST(GpuFilling, ASmallModelIsAllThere) {
@@ -122,7 +123,8 @@ TEST(GpuFilling, ASmallModelIsAllThere) {
     const GpuFilling filling = model.filling(on_gpu(model.config.context_length), 8 * kGiga);
     EXPECT_EQ(filling.layers, model.last(2)) << type;
     const bool at_once = std::string_view(type) == "q8_0";
-    EXPECT_EQ(filling.pass_tokens, at_once ? std::max<int64_t>(512, model.config.context_length) : 512) << type;
+    EXPECT_EQ(filling.pass_tokens, at_once ? std::max<int64_t>(512, model.config.context_length) : 512)
+        << type;
     EXPECT_NE(filling_text(filling).find(" MB) there, -ncmoe 1"), std::string::npos) << filling_text(filling);
   }
 }

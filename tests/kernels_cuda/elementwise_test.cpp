@@ -66,6 +66,23 @@ TEST_F(CudaElementwise, AddScaledAndExperts) {
   EXPECT_TRUE(identical(y_there.to_host(stream()), expected));
 }
 
+TEST_F(CudaElementwise, FindSlots) {
+  const std::vector<int32_t> ids = {3, 0, 2, 3, 1};
+  const std::vector<int32_t> slot_of = {-1, 7, 0, -1};
+  const cuda::DeviceBuffer<int32_t> ids_there(ids);
+  const cuda::DeviceBuffer<int32_t> slot_of_there(slot_of);
+  const cuda::DeviceBuffer<int32_t> slots(5);
+  const cuda::DeviceBuffer<int32_t> parts(5);
+  cuda::find_slots({.ids = ids_there.data(),
+                    .slot_of = slot_of_there.data(),
+                    .slots = slots.data(),
+                    .parts = parts.data(),
+                    .choices = 5},
+                   stream());
+  EXPECT_EQ(slots.to_host(stream()), (std::vector<int32_t>{-1, -1, 0, -1, 7}));
+  EXPECT_EQ(parts.to_host(stream()), (std::vector<int32_t>{-1, -1, 2, -1, 4}));
+}
+
 TEST_F(CudaElementwise, Bf16) {
   SCOPED_TRACE(random_.describe());
   std::vector<float> x = random_.normal(150);

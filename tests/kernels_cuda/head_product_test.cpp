@@ -45,6 +45,25 @@ struct Heads {
   quant::PanelView view;
 };
 
+/// The same matrices with a gap behind each.
+struct Spread {
+  Spread(const Heads& w, int64_t gap) : first(w.view) {
+    std::vector<std::byte> bytes;
+    for (const RandomPanels& matrix : w.host) {
+      bytes.insert(bytes.end(), matrix.panels.begin(), matrix.panels.end());
+      bytes.insert(bytes.end(), static_cast<size_t>(gap), std::byte{0xFF});
+    }
+    device = cuda::DeviceBuffer<std::byte>(bytes);
+    matrix_bytes = static_cast<int64_t>(w.host.front().panels.size()) + gap;
+    first.data = device.data();
+    first.rows = w.rows;
+  }
+
+  quant::PanelView first;
+  int64_t matrix_bytes = 0;
+  cuda::DeviceBuffer<std::byte> device;
+};
+
 class CudaHeadProduct : public OnGpu {
  protected:
   /// y [tokens, heads, rows]; poisoned before.
@@ -149,20 +168,21 @@ TEST_F(CudaHeadProduct, ChosenMatrices) {
       const int64_t stride = shared ? cols : used * cols;
       const std::vector<float> x = random_.normal(tokens * stride);
       std::vector<int32_t> ids(static_cast<size_t>(tokens * used));
-      for (int32_t& id : ids) id = static_cast<int32_t>(random_.integer(0, w.heads - 1));
+      for (int32_t& id : ids) id = static_cast<int32_t>(random_.integer(-1, w.heads - 1));
       std::vector<float> scales;
       for (int64_t m = 0; m < w.heads; ++m) scales.push_back(random_.uniform(0.5F, 2));
       const bool scaled = random_.integer(0, 1) == 0;
+      const Spread spread(w, 64 * random_.integer(0, 2));
       const cuda::DeviceBuffer<float> x_there(x);
       const cuda::DeviceBuffer<int32_t> ids_there(ids);
       const cuda::DeviceBuffer<float> scales_there(scales);
       const cuda::DeviceBuffer<float> y(tokens * used * rows);
-      y.fill_bytes(0xFF, stream());
-      cuda::chosen_product({.w = w.view,
+      y.fill_bytes(0, stream());
+      cuda::chosen_product({.w = spread.first,
+                            .matrix_bytes = spread.matrix_bytes,
                             .scales = scaled ? scales_there.data() : nullptr,
                             .ids = ids_there.data(),
                             .used = used,
-                            .rows = rows,
                             .n_tokens = tokens,
                             .x = x_there.data(),
                             .x_stride = stride,
@@ -174,6 +194,11 @@ TEST_F(CudaHeadProduct, ChosenMatrices) {
       std::vector<double> expected;
       std::vector<double> allowed;
       for (int64_t i = 0; i < tokens * used; ++i) {
+        if (ids[static_cast<size_t>(i)] < 0) {
+          expected.insert(expected.end(), static_cast<size_t>(rows), 0.0);
+          allowed.insert(allowed.end(), static_cast<size_t>(rows), 0.0);
+          continue;
+        }
         const auto m = static_cast<size_t>(ids[static_cast<size_t>(i)]);
         const float* const row = x.data() + i / used * stride + i % used * part;
         for (int64_t r = 0; r < rows; ++r) {
