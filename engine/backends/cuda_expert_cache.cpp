@@ -52,7 +52,8 @@ ExpertCacheShape shape_of(const offload::ExpertWeights& weights, std::span<const
 }  // namespace
 
 CudaExpertCache::CudaExpertCache(const offload::ExpertWeights& weights, const CudaPinnedStore& store,
-                                 int64_t first_layer, int64_t used, int64_t bytes)
+                                 int64_t first_layer, int64_t used, int64_t bytes,
+                                 const offload::ResidencyRules& rules)
     : weights_(weights),
       store_(store),
       layers_(layers_from(weights, first_layer)),
@@ -60,7 +61,7 @@ CudaExpertCache::CudaExpertCache(const offload::ExpertWeights& weights, const Cu
       shape_(shape_of(weights, layers_, used, bytes)),
       arena_(expert_cache_bytes(shape_)),
       buffers_(shape_, arena_),
-      residency_({.layers = shape_.layers, .experts = shape_.experts, .slots = shape_.slots}, {}),
+      residency_({.layers = shape_.layers, .experts = shape_.experts, .slots = shape_.slots}, rules),
       slot_of_(shape_.layers * shape_.experts),
       scales_(3 * shape_.slots),
       left_(static_cast<size_t>(kFewExpertTokens * used)) {

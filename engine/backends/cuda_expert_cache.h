@@ -31,7 +31,7 @@ class CudaExpertCache {
   /// Of layers from `first_layer` on, in at most `bytes`; references are kept. Throws Error naming
   /// --expert-cache when not one expert has room, and when memory cannot be had.
   CudaExpertCache(const offload::ExpertWeights& weights, const CudaPinnedStore& store, int64_t first_layer,
-                  int64_t used, int64_t bytes);
+                  int64_t used, int64_t bytes, const offload::ResidencyRules& rules = {});
 
   /// What has arrived is there for this pass, what the last ones chose may begin to come; `stream` has all of
   /// those passes. Throws Error when a copy failed.

@@ -232,7 +232,7 @@ class Bench {
     } else if (filling_.has_value()) {
       options.gpu_expert_layers = filling_->layers;
     }
-    if (!options.gpu_expert_layers.empty() || options.expert_cache_bytes > 0) options.device = Device::kGpu;
+    if (!options.gpu_expert_layers.empty()) options.device = Device::kGpu;
     return options;
   }
 
@@ -261,6 +261,7 @@ class Bench {
   bool run_setups(BenchWriter& writer, const std::stop_token& stop) {
     require_unplaced(options_.expert_cache, places_experts());
     filling_ = filling_of_all();
+    if (caches_filling()) require_gpu(options_.expert_cache, filling_.has_value());
     if (filling_.has_value()) {
       write_all(STDERR_FILENO, (caches_filling() ? cache_text(*filling_) : filling_text(*filling_)) + "\n");
     }

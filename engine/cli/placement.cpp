@@ -184,18 +184,25 @@ void require_unplaced(const ExpertCacheOption& cache, bool placed) {
   }
 }
 
+void require_gpu(const ExpertCacheOption& cache, bool gpu) {
+  if (!gpu && cache.size != ExpertCacheOption::Size::kOff) {
+    throw Error("--expert-cache", "a GPU, or off", "the CPU alone");
+  }
+}
+
 void fill_gpu(RuntimeOptions& options, const Model& model, const ExpertCacheOption& cache, bool placed) {
   using Size = ExpertCacheOption::Size;
   require_unplaced(cache, placed);
   if (cache.size == Size::kBytes) {
     options.expert_cache_bytes = cache.bytes;
-    options.device = Device::kGpu;
   }
   if (cache.size == Size::kBytes || placed) {
     return;
   }
-  if (const std::optional<GpuFilling> filling = gpu_filling_now(model, options)) {
-    const bool caches = cache.size == Size::kAuto;
+  const bool caches = cache.size == Size::kAuto;
+  const std::optional<GpuFilling> filling = gpu_filling_now(model, options);
+  require_gpu(cache, filling.has_value());
+  if (filling.has_value()) {
     write_all(STDERR_FILENO, (caches ? cache_text(*filling) : filling_text(*filling)) + "\n");
     options = caches ? cached(options, *filling) : filled(options, *filling);
   }

@@ -54,7 +54,8 @@ struct PlacementOptions {
 /// standard error. With flags that place experts (`placed`) only a cache of so many bytes is added. Throws
 /// Error as gpu_filling_now() does, and for --expert-cache auto beside such flags.
 void fill_gpu(RuntimeOptions& options, const Model& model, const ExpertCacheOption& cache, bool placed);
-/// The last: throws that Error.
+/// Throw Error where a cache is wanted beside such flags, and without a GPU.
 void require_unplaced(const ExpertCacheOption& cache, bool placed);
+void require_gpu(const ExpertCacheOption& cache, bool gpu);
 
 }  // namespace sluice::cli

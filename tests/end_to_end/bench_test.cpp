@@ -245,6 +245,10 @@ TEST(BenchCommand, RefusesWhatItCannotMeasure) {
   expect_refused({"-o", "sql"}, 2, "--output");
   expect_refused({"--attention", "sparse,none"}, 2, "--attention");
   expect_refused({"-ncmoe", "3-1"}, 1, "-ncmoe/--n-cpu-moe");
+  expect_refused({"--expert-cache", "auto", "-ncmoe", "1"}, 1, "--expert-cache");
+  expect_refused({"--expert-cache", "auto", "-ngl", "0"}, 1, "--expert-cache");
+  expect_refused({"--expert-cache", "1GB", "-ngl", "0"}, 1, "--expert-cache");
+  expect_refused({"--expert-cache", "some"}, 2, "--expert-cache");
   expect_refused({"-ot", "exps"}, 1, "REGEX=CPU");
 }
 

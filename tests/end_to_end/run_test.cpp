@@ -168,6 +168,19 @@ TEST(Run, Placement) {
   }
 }
 
+TEST(Run, AnExpertCacheIsThereOrRefused) {
+  const auto with = [](const Arguments& flags) {
+    Arguments arguments = run_arguments({"-p", "a", "-n", "1"});
+    arguments.insert(arguments.end(), flags.begin(), flags.end());
+    return run_sluice(arguments);
+  };
+  expect_failure(with({"--expert-cache", "1GB", "-ngl", "0"}), "--expert-cache: expected a GPU");
+  expect_failure(with({"--expert-cache", "auto", "-ngl", "0"}), "--expert-cache: expected a GPU");
+  expect_failure(with({"--expert-cache", "auto", "-cmoe"}), "--expert-cache: expected a size, or off");
+  const ProgramResult off = with({"--expert-cache", "off", "-ngl", "0"});
+  EXPECT_EQ(off.exit_code, 0) << off.err;
+}
+
 TEST(Run, ClosedOutputEndsItQuietly) {
   ProgramOptions options;
   options.close_output = true;
@@ -183,6 +196,7 @@ TEST(CommandLine, WrongUsageIsCode2) {
   expect_usage_error(run_sluice({"run", "-c", "many", "-p", "a"}), "ctx-size");
   expect_usage_error(run_sluice({"run", "-ctk", "q3", "-p", "a"}), "cache-type-k");
   expect_usage_error(run_sluice({"run", "--attention", "lazy", "-p", "a"}), "attention");
+  expect_usage_error(run_sluice({"run", "--expert-cache", "much", "-p", "a"}), "--expert-cache");
   expect_usage_error(run_sluice({"run", "--numa", "all", "-p", "a"}),
                      "expected auto|off|interleave, found all");
 }

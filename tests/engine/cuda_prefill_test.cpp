@@ -339,7 +339,7 @@ TEST_F(CudaExpertPlaces, AnyDivisionGivesTheCpusSums) {
                              {.d_model = shape.d_model,
                               .d_expert = shape.d_expert,
                               .used = kUsed,
-                              .max_tokens = tokens_,
+                              .max_tokens = tokens,
                               .arithmetic = offload::ExpertArithmetic::kFloat32},
                              workers);
     // bf16 on both sides.
