@@ -29,8 +29,8 @@ struct Options {
   int64_t context = 2048;
   int64_t windows = 16;
   int64_t threads = 0;
-  int64_t most = 1;
-  double copy_hits = -1;  // below 0: the machine's
+  int64_t most = 4;  // as the cache has
+  double copy_hits = offload::ResidencyRules().copy_hits;
   std::vector<double> half_lives = {64, 256, 1024, 4096};
 };
 
@@ -125,8 +125,6 @@ class ExpertTime {
   [[nodiscard]] double waited_for(const Residence& residence, double copied) const {
     return behind(residence, 0) + copied * copy_;
   }
-  /// Hits that gain what a copy costs when it is waited for.
-  [[nodiscard]] double copy_hits() const { return copy_ / (1 - gpu_); }
 
  private:
   static constexpr double kRamShare = 0.9;  // docs/plan.md
@@ -180,15 +178,13 @@ void run(Options options) {
   const offload::MachineProfile machine = offload::read_profile(options.machine);
   if (!machine.gpu.has_value()) throw Error(options.machine, "a machine with a GPU", "none");
   const ExpertTime time(machine);
-  if (options.copy_hits < 0) options.copy_hits = time.copy_hits();
   const Model model = Model::load(options.model);
   const RouteTrace trace = record(model, options);
   fmt::print(
       "{} MoE layers of {} experts, {} used; all figures are of the second half of {} tokens; at most {} "
-      "replacements a token\n{}: a copy costs as much as {:.1f} hits gain; times are of a token's experts, 1 "
-      "= "
-      "all read from RAM\n",
-      trace.layers, trace.experts, trace.used, trace.tokens(), options.most, machine.name, time.copy_hits());
+      "replacements a token, for {} hits\n{}: times are of a token's experts, 1 = all read from RAM; copies "
+      "behind the token's work, or waited for\n",
+      trace.layers, trace.experts, trace.used, trace.tokens(), options.most, options.copy_hits, machine.name);
   for (const int64_t percent : {10, 25, 50, 75}) print_share(percent, trace, time, options);
   const offload::ResidencyRules rules{.half_life = options.half_lives.back(), .copy_hits = options.copy_hits};
   fmt::print("\nthe policy takes {:.1f} us a token here, {:.1f} with 58 layers of 256 experts, 8 used\n",
@@ -208,9 +204,9 @@ int main(int argc, char** argv) {
   app.add_option("--windows", options.windows, "Windows, from all over the text (default 16)")
       ->check(CLI::PositiveNumber);
   app.add_option("-t", options.threads, "0 = all physical cores (default 0)");
-  app.add_option("--most", options.most, "Replacements a token, at most (default 1)")
+  app.add_option("--most", options.most, "Replacements a token, at most (default 4)")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--copy-hits", options.copy_hits, "Hits that a copy has to gain (default: by the machine)");
+  app.add_option("--copy-hits", options.copy_hits, "Hits that a copy has to gain (default 2)");
   app.add_option("--half-life", options.half_lives, "In tokens (default 64,256,1024,4096)")->delimiter(',');
   CLI11_PARSE(app, argc, argv);
   try {

@@ -10,7 +10,7 @@
 //   c(in) - c(out) >= copy_hits + deviations * sqrt((c(in) + c(out)) / 2)
 //
 // The left side is how many more tokens of the next T would find `in` than `out` if all went on as it did. It
-// has to be more than the copy costs, and more than chance: without the last term the luckiest of many equal
+// has to be more than a copy costs, and more than chance: without the last term the luckiest of many equal
 // experts would always be on its way. A free slot is given to whoever is used, because nothing is lost.
 //
 // Only experts of the last token are looked at for `in` (of all others the count only fell since they were),
@@ -31,9 +31,9 @@ struct ResidencyShape {
 };
 
 struct ResidencyRules {
-  double half_life = 1024;  // tokens; chosen by bench/expert_reuse.cpp (docs/benchmarks.md)
-  double copy_hits = 20;    // hits that gain as much time as copying an expert costs
-  double deviations = 3;    // chosen
+  double half_life = 256;  // tokens; chosen by bench/expert_reuse.cpp (docs/benchmarks.md)
+  double copy_hits = 2;    // chosen: nobody waits for a copy, which reads of RAM what one hit saves
+  double deviations = 3;   // chosen
 };
 
 /// Experts are numbered layer * experts + expert.
