@@ -19,6 +19,9 @@ using Bytes = DeviceBuffer<std::byte>;
 
 constexpr int64_t kRotated = 256 << 20;  // bytes that make a cache cold again
 constexpr int64_t kRepeats = 7;
+// The random values are small. With this a query's scores deviate by 1.4, and the largest of its 2048 weights
+// is 0.03 on average and was at most 0.3 in some thousand heads: some hundred rows count.
+constexpr float kSoftmaxScale = 1e4F;
 
 DeviceBuffer<int32_t> lengths_of(const AttentionCase& which) {
   std::vector<int32_t> lengths;
@@ -132,39 +135,53 @@ cuda::MlaPlan plan_of(const AttentionCase& which, Rows rows) {
                         cuda::device_properties(0).multiprocessors);
 }
 
-double mla_seconds(const AttentionCase& which, LatentFormat format, Rows rows, const cuda::MlaPlan& plan) {
-  const int64_t row_bytes = cuda::latent_row_bytes(format, kLatentDims, kRopeDims);
-  const int64_t cache_bytes = which.context * row_bytes;
-  const int64_t read = rows == Rows::kAll ? cache_bytes : which.n_queries * kSelectedRows * row_bytes;
-  const int64_t copies = copies_of(which, read);
-  const Bytes caches = random_bytes(copies * cache_bytes, 6);
-  const Bytes queries = random_bytes(which.n_queries * kHeads * (kLatentDims + kRopeDims) * 2, 7);
-  const DeviceBuffer<int32_t> selected = selection_of(which);
-  const DeviceBuffer<int32_t> counts =
-      rows == Rows::kAll
-          ? lengths_of(which)
-          : DeviceBuffer<int32_t>(std::vector<int32_t>(static_cast<size_t>(which.n_queries),
-                                                       rows == Rows::kSelected ? kSelectedRows : 0));
-  const DeviceBuffer<float> out(which.n_queries * kHeads * kLatentDims);
-  const Bytes scratch(cuda::mla_scratch_bytes(which.n_queries, kHeads, kLatentDims, plan.splits));
-  return seconds_per_launch(launches_of(which), kRepeats, [&](int64_t i, void* stream) {
-    cuda::launch_mla({.queries = queries.data(),
-                      .query_type = cuda::FloatType::kBf16,
-                      .n_queries = which.n_queries,
-                      .n_heads = kHeads,
-                      .d_latent = kLatentDims,
-                      .d_rope = kRopeDims,
-                      .rows = {caches.data() + i % copies * cache_bytes, format, which.context, row_bytes},
-                      .selected = rows == Rows::kAll ? nullptr : selected.data(),
-                      .selected_stride = kSelectedRows,
-                      .counts = counts.data(),
-                      .softmax_scale = 1e4F,  // the random values are small
-                      .plan = plan,
-                      .scratch = scratch.data(),
-                      .out = out.data(),
-                      .out_type = which.n_queries > 32 ? cuda::FloatType::kBf16 : cuda::FloatType::kF32},
-                     static_cast<cudaStream_t>(stream));
+MlaInputs::MlaInputs(const AttentionCase& which, LatentFormat format, Rows rows, const cuda::MlaPlan& plan)
+    : case_(which),
+      format_(format),
+      rows_(rows),
+      plan_(plan),
+      cache_bytes_(which.context * cuda::latent_row_bytes(format, kLatentDims, kRopeDims)),
+      copies_(copies_of(which, rows == Rows::kAll
+                                   ? cache_bytes_
+                                   : which.n_queries * kSelectedRows *
+                                         cuda::latent_row_bytes(format, kLatentDims, kRopeDims))),
+      caches_(random_bytes(copies_ * cache_bytes_, 6)),
+      queries_(random_bytes(which.n_queries * kHeads * (kLatentDims + kRopeDims) * 2, 7)),
+      selected_(selection_of(which)),
+      counts_(rows == Rows::kAll
+                  ? lengths_of(which)
+                  : DeviceBuffer<int32_t>(std::vector<int32_t>(static_cast<size_t>(which.n_queries),
+                                                               rows == Rows::kSelected ? kSelectedRows : 0))),
+      out_(which.n_queries * kHeads * kLatentDims),
+      scratch_(cuda::mla_scratch_bytes(which.n_queries, kHeads, kLatentDims, plan.splits)) {}
+
+cuda::MlaParams MlaInputs::params(int64_t i) const {
+  return {.queries = queries_.data(),
+          .query_type = cuda::FloatType::kBf16,
+          .n_queries = case_.n_queries,
+          .n_heads = kHeads,
+          .d_latent = kLatentDims,
+          .d_rope = kRopeDims,
+          .rows = {caches_.data() + i % copies_ * cache_bytes_, format_, case_.context,
+                   cache_bytes_ / case_.context},
+          .selected = rows_ == Rows::kAll ? nullptr : selected_.data(),
+          .selected_stride = kSelectedRows,
+          .counts = counts_.data(),
+          .softmax_scale = kSoftmaxScale,
+          .plan = plan_,
+          .scratch = scratch_.data(),
+          .out = out_.data(),
+          .out_type = case_.n_queries > 32 ? cuda::FloatType::kBf16 : cuda::FloatType::kF32};
+}
+
+double MlaInputs::seconds(const MlaLaunch& launch) const {
+  return seconds_per_launch(launches_of(case_), kRepeats, [&](int64_t i, void* stream) {
+    launch(params(i), static_cast<cudaStream_t>(stream));
   });
+}
+
+double mla_seconds(const AttentionCase& which, LatentFormat format, Rows rows, const cuda::MlaPlan& plan) {
+  return MlaInputs(which, format, rows, plan).seconds(cuda::launch_mla);
 }
 
 }  // namespace sluice::bench

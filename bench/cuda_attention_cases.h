@@ -2,8 +2,11 @@
 // no more than a layer of a real model would.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 
+#include "kernels_cuda/base/buffer.h"
 #include "kernels_cuda/indexer.h"
 #include "kernels_cuda/mla.h"
 
@@ -33,7 +36,36 @@ double index_pairs(const AttentionCase& which);
 double top_k_seconds(const AttentionCase& which);
 
 enum class Rows { kSelected, kAll, kNone };
-/// Attention over kSelectedRows random rows, over all, or over none at all: what launching costs.
+using MlaLaunch = std::function<void(const cuda::MlaParams& params, cudaStream_t stream)>;
+
+/// What attention over kSelectedRows random rows, over all, or over none at all reads and writes: random
+/// numbers, and a scale at which neither one row nor all count. More than 32 queries get outputs of bf16,
+/// fewer of float32.
+class MlaInputs {
+ public:
+  MlaInputs(const AttentionCase& which, cuda::LatentFormat format, Rows rows, const cuda::MlaPlan& plan);
+
+  /// Of launch `i`: caches take turns.
+  [[nodiscard]] cuda::MlaParams params(int64_t i) const;
+  /// Of one launch(params(i), stream) in a captured graph of them.
+  [[nodiscard]] double seconds(const MlaLaunch& launch) const;
+
+ private:
+  AttentionCase case_;
+  cuda::LatentFormat format_;
+  Rows rows_;
+  cuda::MlaPlan plan_;
+  int64_t cache_bytes_;
+  int64_t copies_;
+  cuda::DeviceBuffer<std::byte> caches_;   // [copies_, context] rows
+  cuda::DeviceBuffer<std::byte> queries_;  // [n_queries, kHeads, kLatentDims + kRopeDims] of bf16
+  cuda::DeviceBuffer<int32_t> selected_;   // [n_queries, kSelectedRows]
+  cuda::DeviceBuffer<int32_t> counts_;     // [n_queries]
+  cuda::DeviceBuffer<float> out_;          // [n_queries, kHeads, kLatentDims], room for float32
+  cuda::DeviceBuffer<std::byte> scratch_;
+};
+
+/// Of launch_mla. Over no rows: what launching costs.
 double mla_seconds(const AttentionCase& which, cuda::LatentFormat format, Rows rows,
                    const cuda::MlaPlan& plan);
 /// The plan for this thread's GPU.

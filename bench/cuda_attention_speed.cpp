@@ -6,6 +6,7 @@
 #include <string>
 
 #include "bench/cuda_attention_cases.h"
+#include "bench/cuda_gather_speed.h"
 
 namespace sluice::bench {
 namespace {
@@ -107,6 +108,26 @@ void decode_bars(const CudaFloors& floors, Report& report) {
   }
 }
 
+/// The rival at its best: scores of either type.
+void gather_bars(const AttentionCase& which, double ours, Report& report) {
+  const GatherSeconds f32 = gather_seconds(which, ScoreType::kF32);
+  const GatherSeconds bf16 = gather_seconds(which, ScoreType::kBf16);
+  for (const GatherSeconds& rival : {f32, bf16}) {
+    const char* scores = rival.scores == ScoreType::kF32 ? "f32" : "bf16";
+    Report::note(fmt::format("gather + cuBLAS, {} scores, {} queries a chunk", scores, rival.chunk),
+                 in_us(rival.whole), "", rival.whole / ours);
+    constexpr const char* kParts[] = {"its gather", "its scores", "its softmax", "its output"};
+    for (size_t i = 0; i < rival.parts.size(); ++i) {
+      Report::note(kParts[i], in_us(rival.parts[i]), "of " + in_us(rival.whole),
+                   rival.parts[i] / rival.whole);
+    }
+  }
+  const double rival = std::min(f32.whole, bf16.whole);
+  report.line(fmt::format("sparse attention against gather + cuBLAS, {} queries at {}", which.n_queries,
+                          which.context),
+              in_us(ours), in_us(rival) + " rival", rival / ours, Bar::kAtLeast, 2.0);
+}
+
 void prefill_bars(const CudaFloors& floors, Report& report) {
   const std::string floor = fmt::format("mma bf16 {:.0f} Tflop/s", floors.mma_bf16_flops * 1e-12);
   const AttentionCase prefill{2048, 32768};
@@ -120,6 +141,7 @@ void prefill_bars(const CudaFloors& floors, Report& report) {
   const double all = mla(dense, LatentFormat::kBf16, Rows::kAll);
   Report::note("dense attention, 256 queries at 32768, bf16", in_us(all), floor,
                index_pairs(dense) * kMlaFlops / all / floors.mma_bf16_flops);
+  gather_bars(prefill, bf16, report);
 }
 
 }  // namespace

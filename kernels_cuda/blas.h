@@ -1,4 +1,4 @@
-// The one home of cuBLAS: large matrix products of bf16, and of floats where nothing may be rounded.
+// The engine's one home of cuBLAS: large matrix products of bf16, and of floats where nothing may be rounded.
 #pragma once
 
 #include <cuda_runtime_api.h>
