@@ -187,7 +187,7 @@ double mla_expanded_seconds(const AttentionCase& which) {
   const DeviceBuffer<int32_t> counts = lengths_of(which);
   const int64_t group =
       cuda::mla_expanded_heads(which.n_queries, kHeads, cuda::device_properties(0).multiprocessors);
-  const DeviceBuffer<uint16_t> weights(group * kLatentDims * std::max(kNopeDims, kValueDims));
+  const DeviceBuffer<uint16_t> weights(cuda::latent_expansion_weights({}, kLatentDims, group));
   const DeviceBuffer<uint16_t> keys(group * which.context * kNopeDims);
   const DeviceBuffer<uint16_t> values(group * which.context * kValueDims);
   const DeviceBuffer<uint16_t> out(which.n_queries * kHeads * kValueDims);

@@ -1,6 +1,5 @@
 #include "kernels_cuda/latent_expansion.h"
 
-#include <algorithm>
 #include <string>
 
 #include "kernels_cuda/dequantize.h"
@@ -46,10 +45,6 @@ void expand(const LatentExpansion& e, const HeadMatrices& matrices, const Blas& 
 }
 
 }  // namespace
-
-int64_t latent_expansion_weights(const LatentExpansion& e) {
-  return e.heads * e.d_latent * std::max(e.shape.d_nope, e.shape.d_value);
-}
 
 void check_latent_expansion(const LatentExpansion& e) {
   require(e.d_latent > 0 && e.d_latent % quant::kPanelRows == 0, "d_latent a multiple of 16", e.d_latent);

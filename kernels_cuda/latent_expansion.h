@@ -28,13 +28,10 @@ struct LatentExpansion {
   int64_t heads = 0;
   LatentRows rows{};            // bf16
   int64_t n_rows = 0;           // the first of them; others are not read
-  uint16_t* weights = nullptr;  // working memory: latent_expansion_weights() of bf16
+  uint16_t* weights = nullptr;  // working memory: latent_expansion_weights() of the plan
   uint16_t* keys = nullptr;     // [heads, n_rows, d_nope]
   uint16_t* values = nullptr;   // [heads, n_rows, d_value]
 };
-
-/// Values of `weights`.
-int64_t latent_expansion_weights(const LatentExpansion& expansion);
 
 /// Throws Error for parameters that are not as said here.
 void check_latent_expansion(const LatentExpansion& expansion);

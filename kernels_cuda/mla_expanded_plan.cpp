@@ -23,4 +23,8 @@ int64_t mla_expanded_heads(int64_t n_queries, int64_t n_heads, int64_t multiproc
   return ceil_div(n_heads, ceil_div(n_heads, enough));
 }
 
+int64_t latent_expansion_weights(const MlaExpandedShape& shape, int64_t d_latent, int64_t heads) {
+  return heads * d_latent * std::max(shape.d_nope, shape.d_value);  // keys' and values', one after the other
+}
+
 }  // namespace sluice::cuda

@@ -23,4 +23,7 @@ bool mla_expanded_takes(const MlaExpandedShape& shape);
 /// multiprocessors, in groups of the same size (the last one may be smaller). Pure.
 int64_t mla_expanded_heads(int64_t n_queries, int64_t n_heads, int64_t multiprocessors);
 
+/// Values of bf16 that the weights of so many heads take while rows are expanded (latent_expansion.h). Pure.
+int64_t latent_expansion_weights(const MlaExpandedShape& shape, int64_t d_latent, int64_t heads);
+
 }  // namespace sluice::cuda

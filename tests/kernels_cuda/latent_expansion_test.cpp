@@ -94,7 +94,7 @@ class CudaLatentExpansion : public OnGpu {
                                     .n_rows = n_rows,
                                     .keys = expanded.keys.data(),
                                     .values = expanded.values.data()};
-    const cuda::DeviceBuffer<uint16_t> weights(cuda::latent_expansion_weights(expansion));
+    const cuda::DeviceBuffer<uint16_t> weights(cuda::latent_expansion_weights({}, kLatent, heads));
     expansion.weights = weights.data();
     cuda::expand_latents(expansion, blas_ ? *blas_ : blas_.emplace(), stream());
     cuda::check(cudaStreamSynchronize(stream()), "expand_latents");
@@ -247,7 +247,7 @@ TEST(CudaLatentExpansionWithoutGpu, RefusesWhatItCannotDo) {
   expansion.key_b = {.layout = quant::panel_layout(quant::DType::kBF16, kNope), .rows = 3 * kLatent};
   expansion.value_b = {.layout = quant::panel_layout(quant::DType::kBF16, kLatent), .rows = 3 * kValue};
   expansion.rows = {nullptr, cuda::LatentFormat::kBf16, 9, 1152};
-  EXPECT_EQ(cuda::latent_expansion_weights(expansion), 2 * 512 * 128);
+  EXPECT_EQ(cuda::latent_expansion_weights({}, kLatent, 2), 2 * 512 * 128);
   const auto text = [&](auto change) {
     cuda::LatentExpansion changed = expansion;
     change(changed);
