@@ -2,6 +2,7 @@
 // against attention in the absorbed form from the same rows and weights.
 #include "kernels_cuda/latent_expansion.h"
 
+#include <numeric>
 #include <optional>
 #include <string>
 
@@ -64,10 +65,8 @@ struct Expanded {
 };
 
 std::vector<float> to_floats(const std::vector<uint16_t>& halves) {
-  std::vector<float> floats;
-  for (const uint16_t half : halves) {
-    floats.push_back(bf16_to_f32(half));
-  }
+  std::vector<float> floats(halves.size());
+  std::ranges::transform(halves, floats.begin(), bf16_to_f32);
   return floats;
 }
 
@@ -219,10 +218,10 @@ TEST_F(CudaLatentExpansion, AttentionIsThatOfTheAbsorbedForm) {
   constexpr float kScale = 0.3F;
   const HeadWeights key_b(random_, kHeads, kLatent, kNope, 1.0F);
   const HeadWeights value_b(random_, kHeads, kValue, kLatent, 1.25F);
-  std::vector<int32_t> lengths;
-  for (int32_t i = 0; i < 133; ++i) {
-    lengths.push_back(i < 3 ? i + 1 : 500 + i);
-  }
+  std::vector<int32_t> lengths(133);
+  std::iota(lengths.begin(), lengths.end(), 500);
+  lengths[0] = 1;
+  lengths[1] = 2;
   const LatentCache cache = make_cache(lengths.back(), 700);
   const cuda::DeviceBuffer<int32_t> counts(lengths);
   const cuda::DeviceBuffer<float> queries(random_.normal(counts.size() * kHeads * kKey));

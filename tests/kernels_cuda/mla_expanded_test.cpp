@@ -2,6 +2,7 @@
 // of tiles and blocks, any number of queries, part of the heads. Rows that no query sees are NaN.
 #include "kernels_cuda/mla_expanded.h"
 
+#include <numeric>
 #include <string>
 
 #include "kernels_cuda/base/graph.h"
@@ -37,10 +38,8 @@ struct Case {
 };
 
 std::vector<int32_t> causal(int32_t first_count, int32_t n_queries) {
-  std::vector<int32_t> counts;
-  for (int32_t q = 0; q < n_queries; ++q) {
-    counts.push_back(first_count + q);
-  }
+  std::vector<int32_t> counts(static_cast<size_t>(n_queries));
+  std::iota(counts.begin(), counts.end(), first_count);
   return counts;
 }
 
