@@ -7,7 +7,9 @@
 #include "bench/cuda_floors.h"
 #include "kernels_cuda/base/buffer.h"
 #include "kernels_cuda/base/device.h"
+#include "kernels_cuda/latent_expansion.h"
 #include "kernels_cuda/topk.h"
+#include "quant/panel.h"
 
 namespace sluice::bench {
 namespace {
@@ -182,6 +184,63 @@ double MlaInputs::seconds(const MlaLaunch& launch) const {
 
 double mla_seconds(const AttentionCase& which, LatentFormat format, Rows rows, const cuda::MlaPlan& plan) {
   return MlaInputs(which, format, rows, plan).seconds(cuda::launch_mla);
+}
+
+double mla_expanded_seconds(const AttentionCase& which) {
+  const auto weights_of = [](int64_t rows, int64_t cols) {
+    return quant::PanelView{.layout = quant::panel_layout(quant::DType::kBF16, cols), .rows = kHeads * rows};
+  };
+  quant::PanelView key_b = weights_of(kLatentDims, kNopeDims);
+  quant::PanelView value_b = weights_of(kValueDims, kLatentDims);
+  const Bytes key_panels = random_bytes(key_b.bytes(), 8);
+  const Bytes value_panels = random_bytes(value_b.bytes(), 9);
+  key_b.data = key_panels.data();
+  value_b.data = value_panels.data();
+  const int64_t row_bytes = cuda::latent_row_bytes(LatentFormat::kBf16, kLatentDims, kRopeDims);
+  const int64_t cache_bytes = which.context * row_bytes;
+  const int64_t copies = copies_of(which, cache_bytes);
+  const Bytes caches = random_bytes(copies * cache_bytes, 6);
+  const Bytes queries = random_bytes(which.n_queries * kHeads * (kNopeDims + kRopeDims) * 2, 7);
+  const DeviceBuffer<int32_t> counts = lengths_of(which);
+  const int64_t group =
+      cuda::mla_expanded_heads(which.n_queries, kHeads, cuda::device_properties(0).multiprocessors);
+  const DeviceBuffer<uint16_t> weights(cuda::latent_expansion_weights({}, kLatentDims, group));
+  const DeviceBuffer<uint16_t> keys(group * which.context * kNopeDims);
+  const DeviceBuffer<uint16_t> values(group * which.context * kValueDims);
+  const DeviceBuffer<uint16_t> out(which.n_queries * kHeads * kValueDims);
+  const cuda::Blas blas;
+  return seconds_per_launch(launches_of(which), kRepeats, [&](int64_t i, void* stream) {
+    const cuda::LatentRows rows{caches.data() + i % copies * cache_bytes, LatentFormat::kBf16, which.context,
+                                row_bytes};
+    for (int64_t first = 0; first < kHeads; first += group) {
+      const int64_t heads = std::min(group, kHeads - first);
+      cuda::expand_latents({.key_b = key_b,
+                            .value_b = value_b,
+                            .first_head = first,
+                            .heads = heads,
+                            .rows = rows,
+                            .n_rows = which.context,
+                            .weights = weights.data(),
+                            .keys = keys.data(),
+                            .values = values.data()},
+                           blas, static_cast<cudaStream_t>(stream));
+      cuda::launch_mla_expanded({.queries = queries.data(),
+                                 .query_type = cuda::FloatType::kBf16,
+                                 .n_queries = which.n_queries,
+                                 .n_heads = kHeads,
+                                 .first_head = first,
+                                 .heads = heads,
+                                 .keys = keys.data(),
+                                 .values = values.data(),
+                                 .n_rows = which.context,
+                                 .rope = rows,
+                                 .counts = counts.data(),
+                                 .softmax_scale = 1e4F,  // as above
+                                 .out = out.data(),
+                                 .out_type = cuda::FloatType::kBf16},
+                                static_cast<cudaStream_t>(stream));
+    }
+  });
 }
 
 }  // namespace sluice::bench

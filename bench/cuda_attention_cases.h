@@ -9,6 +9,7 @@
 #include "kernels_cuda/base/buffer.h"
 #include "kernels_cuda/indexer.h"
 #include "kernels_cuda/mla.h"
+#include "kernels_cuda/mla_expanded.h"
 
 namespace sluice::bench {
 
@@ -16,6 +17,8 @@ inline constexpr int64_t kHeads = 128;
 inline constexpr int64_t kSelectedRows = 2048;
 inline constexpr int64_t kLatentDims = 512;
 inline constexpr int64_t kRopeDims = 64;
+inline constexpr int64_t kNopeDims = 128;
+inline constexpr int64_t kValueDims = 128;
 inline constexpr int64_t kIndexHeads = 64;
 inline constexpr int64_t kIndexDims = 128;
 
@@ -25,8 +28,12 @@ struct AttentionCase {
   int64_t context = 131072;
 };
 
-/// Floating-point operations of latent attention per query and row, and of index scores per query and key.
+/// Floating-point operations of latent attention per query and row.
 inline constexpr double kMlaFlops = 2.0 * kHeads * (2 * kLatentDims + kRopeDims);
+/// The same in the expanded form, and of the expansion per row.
+inline constexpr double kMlaExpandedFlops = 2.0 * kHeads * (kNopeDims + kRopeDims + kValueDims);
+inline constexpr double kExpansionFlops = 2.0 * kHeads * kLatentDims * (kNopeDims + kValueDims);
+/// Of index scores per query and key.
 inline constexpr double kIndexFlops = 2.0 * kIndexHeads * kIndexDims;
 
 double index_seconds(const AttentionCase& which, cuda::IndexKeyFormat format);
@@ -68,6 +75,8 @@ class MlaInputs {
 /// Of launch_mla. Over no rows: what launching costs.
 double mla_seconds(const AttentionCase& which, cuda::LatentFormat format, Rows rows,
                    const cuda::MlaPlan& plan);
+/// Dense attention over bf16 rows in the expanded form, the expansion of all rows included.
+double mla_expanded_seconds(const AttentionCase& which);
 /// The plan for this thread's GPU.
 cuda::MlaPlan plan_of(const AttentionCase& which, Rows rows);
 

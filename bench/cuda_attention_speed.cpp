@@ -137,10 +137,17 @@ void prefill_bars(const CudaFloors& floors, Report& report) {
               flops / bf16 / floors.mma_bf16_flops, Bar::kAtLeast, 0.35);
   const double fp8 = mla(prefill, LatentFormat::kFp8, Rows::kSelected);
   Report::note("the same, fp8", in_us(fp8), floor, flops / fp8 / floors.mma_bf16_flops);
-  const AttentionCase dense{256, 32768};
-  const double all = mla(dense, LatentFormat::kBf16, Rows::kAll);
-  Report::note("dense attention, 256 queries at 32768, bf16", in_us(all), floor,
-               index_pairs(dense) * kMlaFlops / all / floors.mma_bf16_flops);
+  for (const AttentionCase& dense : {AttentionCase{256, 32768}, AttentionCase{2048, 32768}}) {
+    const std::string name = fmt::format("dense attention, {} queries at {}", dense.n_queries, dense.context);
+    const double absorbed = mla(dense, LatentFormat::kBf16, Rows::kAll);
+    Report::note(name + ", bf16", in_us(absorbed), floor,
+                 index_pairs(dense) * kMlaFlops / absorbed / floors.mma_bf16_flops);
+    const double expanded = mla_expanded_seconds(dense);
+    const double expanded_flops =
+        index_pairs(dense) * kMlaExpandedFlops + static_cast<double>(dense.context) * kExpansionFlops;
+    Report::note(name + ", expanded (expansion included)", in_us(expanded), floor,
+                 expanded_flops / expanded / floors.mma_bf16_flops);
+  }
   gather_bars(prefill, bf16, report);
 }
 

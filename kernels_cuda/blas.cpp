@@ -69,4 +69,17 @@ void Blas::multiply(const BlasProduct& p, cudaStream_t stream) const {
       "cublasGemmEx");
 }
 
+void Blas::multiply(const BlasBatch& p, cudaStream_t stream) const {
+  use(stream);
+  const float zero = 0.0F;
+  const auto w_form = p.weights == BlasBatch::Weights::kRows ? CUBLAS_OP_T : CUBLAS_OP_N;
+  check_blas(cublasGemmStridedBatchedEx(state_->handle, w_form, CUBLAS_OP_N, static_cast<int>(p.m),
+                                        static_cast<int>(p.n), static_cast<int>(p.k), &p.scale, p.w,
+                                        CUDA_R_16BF, static_cast<int>(p.w_stride), p.w_matrix_stride, p.x,
+                                        CUDA_R_16BF, static_cast<int>(p.x_stride), 0, &zero, p.y, CUDA_R_16BF,
+                                        static_cast<int>(p.y_stride), p.y_matrix_stride,
+                                        static_cast<int>(p.count), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+             "cublasGemmStridedBatchedEx");
+}
+
 }  // namespace sluice::cuda

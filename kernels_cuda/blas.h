@@ -26,6 +26,29 @@ struct BlasProductOf {
 using BlasProduct = BlasProductOf<uint16_t>;    // bf16
 using BlasFloatProduct = BlasProductOf<float>;  // float32, multiplied as such
 
+/// y[b] [n, m] = scale * x [n, k] w[b]^T for `count` matrices that meet the same x; bf16, the sums float32.
+/// Strides in elements.
+struct BlasBatch {
+  enum class Weights {
+    kRows,     // w[b] is [m, k]
+    kColumns,  // w[b] is [k, m]
+  };
+  const uint16_t* w;
+  int64_t w_stride;         // from row to row
+  int64_t w_matrix_stride;  // from matrix to matrix
+  Weights weights;
+  const uint16_t* x;
+  int64_t x_stride;
+  uint16_t* y;
+  int64_t y_stride;
+  int64_t y_matrix_stride;
+  int64_t m;
+  int64_t n;
+  int64_t k;
+  int64_t count;
+  float scale = 1.0F;
+};
+
 /// A cuBLAS handle of this thread's GPU with its workspace; one stream at a time. Move-only.
 class Blas {
  public:
@@ -37,6 +60,7 @@ class Blas {
 
   void multiply(const BlasProduct& product, cudaStream_t stream) const;
   void multiply(const BlasFloatProduct& product, cudaStream_t stream) const;
+  void multiply(const BlasBatch& batch, cudaStream_t stream) const;
 
  private:
   void use(cudaStream_t stream) const;

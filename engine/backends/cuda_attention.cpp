@@ -1,5 +1,6 @@
 // The attention block on a GPU: MLA projections, lightning indexer, selection, sparse or dense attention in
-// absorbed form, output projection. Formula numbers are those of the model specification.
+// absorbed form, dense attention of many tokens in the expanded one, output projection. Formula numbers are
+// those of the model specification.
 #include <algorithm>
 #include <cassert>
 #include <vector>
@@ -9,7 +10,9 @@
 #include "kernels_cuda/gemv.h"
 #include "kernels_cuda/head_product.h"
 #include "kernels_cuda/indexer.h"
+#include "kernels_cuda/latent_expansion.h"
 #include "kernels_cuda/mla.h"
+#include "kernels_cuda/mla_expanded.h"
 #include "kernels_cuda/norm.h"
 #include "kernels_cuda/rope.h"
 #include "kernels_cuda/topk.h"
@@ -49,6 +52,24 @@ void CudaBackend::put_attention_tile(int64_t layer_index, const Batch& batch) {
   project_input(layer, n, any_selects);
   project_query(layer, batch, any_selects);
   store(layer_index, batch, cache);
+  if (const int64_t heads = expanded_heads(batch, cache); heads > 0) {
+    attend_expanded(layer_index, batch, cache, heads);
+  } else {
+    attend_in_steps(layer_index, batch, cache, any_selects);
+  }
+  const CudaProduct product{layer.output, {buffers_.block_output, n, config_.d_model}};
+  products_.multiply({&product, 1}, {buffers_.value, n, config_.heads * config_.d_value}, stream_.get());
+  if (batch.observer != nullptr) {
+    const float* const output = to_host(buffers_.block_output, n, config_.d_model).data();
+    batch.observer->attention_output(layer_index, batch.first_position, {output, n, config_.d_model});
+  }
+  add_block(rows_of(batch));
+}
+
+void CudaBackend::attend_in_steps(int64_t layer_index, const Batch& batch, const CudaCache& cache,
+                                  bool any_selects) {
+  const CudaLayer& layer = layer_weights(layer_index);
+  const int64_t n = batch.n_tokens();
   for (int64_t begin = 0; begin < n; begin += kCudaStepTokens) {
     Step step{.begin = begin, .count = std::min(kCudaStepTokens, n - begin), .selects = false};
     step.selects = any_selects && selects(batch, batch.first_position + step.begin + step.count - 1);
@@ -62,13 +83,6 @@ void CudaBackend::put_attention_tile(int64_t layer_index, const Batch& batch) {
     attend(layer_index, batch, step, cache);
     expand_value(layer, step);
   }
-  const CudaProduct product{layer.output, {buffers_.block_output, n, config_.d_model}};
-  products_.multiply({&product, 1}, {buffers_.value, n, config_.heads * config_.d_value}, stream_.get());
-  if (batch.observer != nullptr) {
-    const float* const output = to_host(buffers_.block_output, n, config_.d_model).data();
-    batch.observer->attention_output(layer_index, batch.first_position, {output, n, config_.d_model});
-  }
-  add_block(rows_of(batch));
 }
 
 // What the block's input meets: 2.2, steps 1 and 3, and 2.6, steps 2 and 6.
@@ -253,6 +267,75 @@ void CudaBackend::expand_value(const CudaLayer& layer, const Step& step) {
                       .y_stride = value_cols,
                       .y_head_stride = config_.d_value},
                      stream_.get());
+}
+
+ExpandedAttentionShape CudaBackend::expanded_shape(const Batch& batch, const CudaCache& cache) const {
+  return {.config = config_,
+          .cache = cache.type(),
+          .first_position = batch.first_position,
+          .n_tokens = batch.n_tokens(),
+          .multiprocessors = multiprocessors_};
+}
+
+// Only in the mode that is dense: sparse attention keeps its one form while it has few positions to choose
+// from.
+int64_t CudaBackend::expanded_heads(const Batch& batch, const CudaCache& cache) const {
+  const CudaProducts::Bf16* const work = products_.bf16();
+  if (batch.attention != AttentionMode::kDense || work == nullptr) {
+    return 0;
+  }
+  return expanded_attention_heads(expanded_shape(batch, cache), work->scratch.weights().bytes());
+}
+
+// 2.5, expanded form, in the memory of the products' decoded weights, which is free meanwhile.
+void CudaBackend::attend_expanded(int64_t layer_index, const Batch& batch, const CudaCache& cache,
+                                  int64_t heads) {
+  const CudaLayer& layer = layer_weights(layer_index);
+  const CudaProducts::Bf16& work = *products_.bf16();
+  const ExpandedAttentionShape shape = expanded_shape(batch, cache);
+  DeviceLayout layout(work.scratch.weights().data(), work.scratch.weights().bytes());
+  const ExpandedAttentionBuffers memory(shape, heads, layout);
+  cuda::LatentRows rows = cache.latent_rows(layer_index);
+  if (rows.format == cuda::LatentFormat::kFp8) {
+    cuda::launch_latent_to_bf16(rows, shape.rows(), config_.d_latent, config_.d_rope, memory.rows,
+                                stream_.get());
+    rows = {memory.rows, cuda::LatentFormat::kBf16, shape.rows(), 2 * config_.d_cache()};
+  }
+  cuda::LatentExpansion expansion{
+      .shape = {.d_nope = config_.d_nope, .d_rope = config_.d_rope, .d_value = config_.d_value},
+      .d_latent = config_.d_latent,
+      .key_b = layer.key_b.panels,
+      .value_b = layer.value_b.panels,
+      .rows = rows,
+      .n_rows = shape.rows(),
+      .weights = memory.weights,
+      .keys = memory.keys,
+      .values = memory.values};
+  for (int64_t first = 0; first < config_.heads; first += heads) {
+    expansion.first_head = first;
+    expansion.heads = std::min(heads, config_.heads - first);
+    cuda::expand_latents(expansion, work.blas, stream_.get());
+    cuda::launch_mla_expanded({.shape = expansion.shape,
+                               .queries = buffers_.query,
+                               .query_type = cuda::FloatType::kF32,
+                               .n_queries = batch.n_tokens(),
+                               .n_heads = config_.heads,
+                               .first_head = first,
+                               .heads = expansion.heads,
+                               .keys = memory.keys,
+                               .values = memory.values,
+                               .n_rows = shape.rows(),
+                               .rope = rows,
+                               .d_latent = config_.d_latent,
+                               .counts = buffers_.lengths + batch.first_row,
+                               .softmax_scale = config_.softmax_scale(),
+                               .out = buffers_.value,
+                               .out_type = cuda::FloatType::kF32},
+                              stream_.get());
+  }
+  if (batch.observer != nullptr) {
+    observe_selection(layer_index, batch, {.begin = 0, .count = batch.n_tokens(), .selects = false});
+  }
 }
 
 void CudaBackend::observe_selection(int64_t layer_index, const Batch& batch, const Step& step) {

@@ -26,6 +26,7 @@
 #include "engine/backends/cuda_products.h"
 #include "engine/backends/cuda_progress.h"
 #include "engine/backends/cuda_weights.h"
+#include "engine/backends/expanded_attention.h"
 #include "engine/backends/expert_handover.h"
 #include "engine/model.h"
 #include "kernels_cuda/base/buffer.h"
@@ -74,7 +75,7 @@ class CudaBackend final : public Backend {
   void correct_times(LayerTimes& times) override;
 
  private:
-  /// Tokens [begin, begin + count) of a tile, at most kCudaStepTokens.
+  /// Tokens [begin, begin + count) of a tile: at most kCudaStepTokens of what selects or is absorbed.
   struct Step {
     int64_t begin;
     int64_t count;
@@ -161,6 +162,11 @@ class CudaBackend final : public Backend {
   void select(int64_t layer, const Batch& batch, const Step& step, const CudaCache& cache);
   void attend(int64_t layer, const Batch& batch, const Step& step, const CudaCache& cache);
   void expand_value(const CudaLayer& layer, const Step& step);
+  // Those of 2.6 and 2.5, kCudaStepTokens at a time, or dense attention of a whole tile in the expanded form.
+  void attend_in_steps(int64_t layer, const Batch& batch, const CudaCache& cache, bool any_selects);
+  [[nodiscard]] ExpandedAttentionShape expanded_shape(const Batch& batch, const CudaCache& cache) const;
+  [[nodiscard]] int64_t expanded_heads(const Batch& batch, const CudaCache& cache) const;
+  void attend_expanded(int64_t layer, const Batch& batch, const CudaCache& cache, int64_t heads);
   void observe_selection(int64_t layer, const Batch& batch, const Step& step);
 
   const Model& model_;

@@ -35,21 +35,24 @@ struct CudaProduct {
 
 class CudaProducts {
  public:
-  /// Throws Error when memory cannot be had.
-  explicit CudaProducts(const CudaProductShape& shape);
-
-  /// Products that share x, at most kMostGemvProducts. Nothing here waits.
-  void multiply(std::span<const CudaProduct> products, CudaRows x, cudaStream_t stream) const;
-  /// out = SwiGLU of gate and up; `spare` has the shape of out.
-  void swiglu(const quant::PanelView& gate, const quant::PanelView& up, CudaRows x, CudaRows out,
-              CudaRows spare, cudaStream_t stream) const;
-
- private:
+  /// What products of many tokens work with.
   struct Bf16 {
     cuda::MatmulScratch scratch;
     cuda::Blas blas;
   };
 
+  /// Throws Error when memory cannot be had.
+  explicit CudaProducts(const CudaProductShape& shape);
+
+  /// Products that share x, at most kMostGemvProducts. Nothing here waits.
+  void multiply(std::span<const CudaProduct> products, CudaRows x, cudaStream_t stream) const;
+  /// Free to others in the same stream between the calls here; null where nothing is rounded.
+  [[nodiscard]] const Bf16* bf16() const { return bf16_.has_value() ? &*bf16_ : nullptr; }
+  /// out = SwiGLU of gate and up; `spare` has the shape of out.
+  void swiglu(const quant::PanelView& gate, const quant::PanelView& up, CudaRows x, CudaRows out,
+              CudaRows spare, cudaStream_t stream) const;
+
+ private:
   void multiply_exactly(std::span<const CudaProduct> products, CudaRows x, cudaStream_t stream) const;
   void multiply_few(std::span<const CudaProduct> products, CudaRows x, cudaStream_t stream) const;
 
