@@ -1,4 +1,4 @@
-// The tensor cores' int8 products, as inline functions, and the trick that reads their sums as floats.
+// The trick that reads the int32 sums of the tensor cores (ptx.cuh) as floats.
 #pragma once
 
 #include <cstdint>
