@@ -97,11 +97,10 @@ void find_candidates(const CandidateParams& p, cudaStream_t stream) {
   const auto n = static_cast<int>(p.n);
   const auto blocks = static_cast<unsigned>(ceil_div<int64_t>(p.n, kThreads * kPerThread));
   check(cudaMemsetAsync(state, 0, sizeof(State), stream), "candidates on the GPU");
-  find_largest<<<blocks, kThreads, 0, stream>>>(p.logits, n, state, length);
-  check_launch("find_largest");
+  const LaunchShape shape{.grid = dim3(blocks), .block = dim3(kThreads), .stream = stream};
+  launch_kernel(find_largest, "find_largest", shape, p.logits, n, state, length);
   if (p.weight_factor > 0) {
-    sum_weights<<<blocks, kThreads, 0, stream>>>(p.logits, n, p.weight_factor, state);
-    check_launch("sum_weights");
+    launch_kernel(sum_weights, "sum_weights", shape, p.logits, n, p.weight_factor, state);
   }
   if (p.k > 1) {
     launch_top_k({.scores = p.logits,
@@ -115,9 +114,9 @@ void find_candidates(const CandidateParams& p, cudaStream_t stream) {
                   .scratch = scratch + at.top_k},
                  stream);
   }
-  write_candidates<<<1, kThreads, 0, stream>>>(p.logits, static_cast<int>(p.k), state,
-                                               p.k > 1 ? selected : nullptr, p.out);
-  check_launch("write_candidates");
+  launch_kernel(write_candidates, "write_candidates",
+                {.grid = dim3(1), .block = dim3(kThreads), .stream = stream}, p.logits, static_cast<int>(p.k),
+                state, p.k > 1 ? selected : nullptr, p.out);
 }
 
 }  // namespace sluice::cuda

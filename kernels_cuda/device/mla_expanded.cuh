@@ -10,6 +10,7 @@
 #include "kernels_cuda/device/block.cuh"
 #include "kernels_cuda/device/mla_values.cuh"
 #include "kernels_cuda/device/overlap.cuh"
+#include "kernels_cuda/device/ptx.cuh"
 #include "kernels_cuda/mla.h"
 #include "kernels_cuda/mla_expanded_plan.h"
 
@@ -90,8 +91,8 @@ __device__ __forceinline__ void copy_tile(uint32_t to, int to_row_bytes, const u
     const int r = first + kRowsAtOnce * i;
     const bool is_there = first_row + r < end;
     const uint8_t* row = from + (is_there ? first_row + r : 0) * from_row_bytes;
-    copy_16_async(to + static_cast<uint32_t>(r * to_row_bytes + at), row + at,
-                  is_there ? Fill::kCopy : Fill::kZero);
+    ptx::copy_16_async(to + static_cast<uint32_t>(r * to_row_bytes + at), row + at,
+                       is_there ? ptx::Fill::kCopy : ptx::Fill::kZero);
   }
 }
 
@@ -100,13 +101,13 @@ __device__ __forceinline__ void load_tile(ExpandedShared& shared, const Expanded
   const int first_row = kExpandedTileRows * tile;
   constexpr int kKeyBytes = sizeof shared.keys[0][0];
   constexpr int kValueBytes = sizeof shared.values[0][0];
-  const uint32_t keys = shared_address(shared.keys[tile % kExpandedStages]);
-  const uint32_t values = shared_address(shared.values[tile % kExpandedStages]);
+  const uint32_t keys = ptx::shared_address(shared.keys[tile % kExpandedStages]);
+  const uint32_t values = ptx::shared_address(shared.values[tile % kExpandedStages]);
   copy_tile<2 * kExpandedNope>(keys, kKeyBytes, from.keys, 2 * kExpandedNope, first_row, from.end);
   copy_tile<2 * kExpandedRope>(keys + 2 * kExpandedNope, kKeyBytes, from.rope, from.rope_row_bytes, first_row,
                                from.end);
   copy_tile<2 * kExpandedValue>(values, kValueBytes, from.values, 2 * kExpandedValue, first_row, from.end);
-  end_copy_group();
+  ptx::end_copy_group();
 }
 
 /// 16 queries as the A operand of twelve products.
@@ -146,19 +147,19 @@ __device__ __forceinline__ ExpandedScores multiply_keys(const ExpandedKeyTile& k
   ExpandedScores s{};
   constexpr int kGroups = kExpandedTileRows / 16;
   constexpr int kLoads = kExpandedKey / 16 * kGroups;
-  const uint32_t from = shared_address(keys[lane % 8 + lane / 16 * 8]) + 16 * (lane / 8 % 2);
+  const uint32_t from = ptx::shared_address(keys[lane % 8 + lane / 16 * 8]) + 16 * (lane / 8 % 2);
   uint32_t b[2][4];  // a step ahead
-  load_matrices(b[0], from);
+  ptx::load_matrices(b[0], from);
 #pragma unroll
   for (int n = 0; n < kLoads; ++n) {
     if (n + 1 < kLoads) {
       constexpr int kGroupBytes = 16 * sizeof keys[0];
-      load_matrices(b[(n + 1) % 2], from + 32 * ((n + 1) / kGroups) + kGroupBytes * ((n + 1) % kGroups));
+      ptx::load_matrices(b[(n + 1) % 2], from + 32 * ((n + 1) / kGroups) + kGroupBytes * ((n + 1) % kGroups));
     }
     const auto& now = b[n % 2];
     const auto& a = q.a[n / kGroups];
-    mma_bf16(s.c[2 * (n % kGroups)], a, now[0], now[1]);
-    mma_bf16(s.c[2 * (n % kGroups) + 1], a, now[2], now[3]);
+    ptx::mma_bf16(s.c[2 * (n % kGroups)], a, now[0], now[1]);
+    ptx::mma_bf16(s.c[2 * (n % kGroups) + 1], a, now[2], now[3]);
   }
   return s;
 }
@@ -202,13 +203,13 @@ __device__ __forceinline__ void weigh_scores(ExpandedScores& s, float scale_log2
     largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, 1));
     largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, 2)) * scale_log2;
     const float raised = largest > running.max + kSlack ? largest : running.max;
-    rescale[half] = fast_exp2(running.max - raised);  // 1 where it is not raised
+    rescale[half] = ptx::fast_exp2(running.max - raised);  // 1 where it is not raised
     running.max = raised;
     running.sum *= rescale[half];
 #pragma unroll
     for (auto& c : s.c) {
-      c[2 * half] = fast_exp2(fmaf(c[2 * half], scale_log2, -raised));
-      c[2 * half + 1] = fast_exp2(fmaf(c[2 * half + 1], scale_log2, -raised));
+      c[2 * half] = ptx::fast_exp2(fmaf(c[2 * half], scale_log2, -raised));
+      c[2 * half + 1] = ptx::fast_exp2(fmaf(c[2 * half + 1], scale_log2, -raised));
       running.sum += c[2 * half] + c[2 * half + 1];
     }
   }
@@ -230,18 +231,18 @@ __device__ __forceinline__ void multiply_values(const ExpandedValueTile& values,
                                                 int lane) {
   constexpr int kGroups = kExpandedValue / 16;
   constexpr int kLoads = kExpandedTileRows / 16 * kGroups;
-  const uint32_t from = shared_address(values[lane % 16]) + 16 * (lane / 16);
+  const uint32_t from = ptx::shared_address(values[lane % 16]) + 16 * (lane / 16);
   uint32_t a[4] = {};
   uint32_t b[2][4];  // a step ahead
-  load_matrices_transposed(b[0], from);
+  ptx::load_matrices_transposed(b[0], from);
 #pragma unroll
   for (int n = 0; n < kLoads; ++n) {
     const int step = n / kGroups;
     const int column = n % kGroups;
     if (n + 1 < kLoads) {
       constexpr int kStepBytes = 16 * sizeof values[0];
-      load_matrices_transposed(b[(n + 1) % 2],
-                               from + kStepBytes * ((n + 1) / kGroups) + 32 * ((n + 1) % kGroups));
+      ptx::load_matrices_transposed(b[(n + 1) % 2],
+                                    from + kStepBytes * ((n + 1) / kGroups) + 32 * ((n + 1) % kGroups));
     }
     if (column == 0) {
       const auto& low = weights.c[2 * step];
@@ -252,8 +253,8 @@ __device__ __forceinline__ void multiply_values(const ExpandedValueTile& values,
       a[3] = two_bf16(high[2], high[3]);
     }
     const auto& now = b[n % 2];
-    mma_bf16(out.c[2 * column], a, now[0], now[1]);
-    mma_bf16(out.c[2 * column + 1], a, now[2], now[3]);
+    ptx::mma_bf16(out.c[2 * column], a, now[0], now[1]);
+    ptx::mma_bf16(out.c[2 * column + 1], a, now[2], now[3]);
   }
 }
 
@@ -272,7 +273,7 @@ __device__ __forceinline__ void attend_expanded(ExpandedShared& shared, const Ex
     load_tile(shared, from, 0);
   }
   for (int tile = 0; tile < n_tiles; ++tile) {
-    wait_for_copies<0>();
+    ptx::wait_for_copies<0>();
     __syncthreads();  // the tile is there; the tile before is done with
     if (tile + 1 < n_tiles) {
       load_tile(shared, from, tile + 1);

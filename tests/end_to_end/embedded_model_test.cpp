@@ -37,6 +37,13 @@ std::vector<std::string> words_of(const std::string& text) {
   return words;
 }
 
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) lines.push_back(line);
+  return lines;
+}
+
 ProgramResult tell_a_story() {
   ProgramOptions patient;
   patient.limit = std::chrono::seconds(400);  // the scalar kernels need a minute, sanitized ones more
@@ -63,7 +70,9 @@ TEST(EmbeddedModel, TellsAStory) {
   for (const char* const foreign : {"<|", "<\uFF5C", "think>", "\x1b", " tok ", "t/s"}) {
     EXPECT_EQ(story.out.find(foreign), std::string::npos) << foreign << " in:\n" << story.out;
   }
-  EXPECT_EQ(std::count(story.err.begin(), story.err.end(), '\n'), 1) << story.err;
+  for (const std::string& line : lines_of(story.err)) {  // a slow machine tells its progress
+    EXPECT_TRUE(line.starts_with("Reading the prompt") || line.starts_with("prompt 16 tok")) << story.err;
+  }
 
   EXPECT_EQ(tell_a_story().out, story.out);
 }
