@@ -2,8 +2,11 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <initializer_list>
 
 #include "tests/cuda_emulator/device_variables.h"
 #include "tests/cuda_emulator/matrix.h"
