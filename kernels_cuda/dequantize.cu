@@ -126,8 +126,11 @@ template <typename T>
 void launch(DType type, const Source& from, const Sink<T>& to, int64_t items, cudaStream_t stream) {
   const auto run = [&](auto* kernel, int64_t per_block) {
     const int64_t groups = std::clamp<int64_t>(ceil_div(from.cols, per_block), 1, 64);
-    kernel<<<dim3(static_cast<unsigned>(items), static_cast<unsigned>(groups)), kThreads, 0, stream>>>(from,
-                                                                                                       to);
+    launch_kernel(kernel, "dequantize",
+                  {.grid = dim3(static_cast<unsigned>(items), static_cast<unsigned>(groups)),
+                   .block = dim3(kThreads),
+                   .stream = stream},
+                  from, to);
   };
   switch (type) {
     case DType::kQ8_0:
@@ -166,7 +169,6 @@ void launch(DType type, const Source& from, const Sink<T>& to, int64_t items, cu
     default:
       throw Error("dequantize", "a weight type", std::string(quant::dtype_info(type).name));
   }
-  check_launch("dequantize");
 }
 
 Source source_of(const quant::PanelView& w, int64_t panel, const int32_t* ids, float scale) {

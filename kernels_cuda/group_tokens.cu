@@ -62,11 +62,10 @@ void group_tokens(const int32_t* ids, int64_t n_tokens, int64_t used, int64_t ex
   }
   const auto n = static_cast<int>(n_tokens * used);
   const auto blocks = static_cast<unsigned>(experts);
-  count_kernel<<<blocks, kThreads, 0, stream>>>(ids, n, groups);
-  check_launch("group_tokens: count");
+  const LaunchShape shape{.grid = dim3(blocks), .block = dim3(kThreads), .stream = stream};
+  launch_kernel(count_kernel, "group_tokens: count", shape, ids, n, groups);
   if (n == 0) return;
-  place_kernel<<<blocks, kThreads, 0, stream>>>(ids, n, static_cast<int>(used), groups);
-  check_launch("group_tokens: place");
+  launch_kernel(place_kernel, "group_tokens: place", shape, ids, n, static_cast<int>(used), groups);
 }
 
 }  // namespace sluice::cuda

@@ -147,8 +147,9 @@ void launch_many(const IndexScoreParams& p, cudaStream_t stream) {
   const int64_t queries_per_block = std::min(p.n_queries, kQueriesPerBlock);
   const dim3 grid(static_cast<unsigned>(ceil_div(p.n_queries, queries_per_block)),
                   static_cast<unsigned>(ceil_div<int64_t>(p.most_keys, Shape::kBlockKeys)));
-  kernel<<<grid, Shape::kThreads, kBytes, stream>>>(args_of(p, queries_per_block));
-  check_launch(kName);
+  launch_kernel(kernel, kName,
+                {.grid = grid, .block = dim3(Shape::kThreads), .shared_bytes = kBytes, .stream = stream},
+                args_of(p, queries_per_block));
 }
 
 template <typename Few, typename Many>
@@ -174,8 +175,8 @@ void launch_plain(const IndexScoreParams& p, cudaStream_t stream) {
                        .format = p.keys.format};
   const dim3 grid(static_cast<unsigned>(p.n_queries),
                   static_cast<unsigned>(ceil_div<int64_t>(p.most_keys, kPlainWarps * kPlainKeysPerWarp)));
-  index_scores_plain<<<grid, kPlainThreads, 0, stream>>>(args);
-  check_launch("index_scores_plain");
+  launch_kernel(index_scores_plain, "index_scores_plain",
+                {.grid = grid, .block = dim3(kPlainThreads), .stream = stream}, args);
 }
 
 void check_params(const IndexScoreParams& p) {

@@ -114,21 +114,23 @@ void check_rows(const LogitRows& rows, int64_t k) {
   }
 }
 
+LaunchShape shape_of(const LogitRows& rows, cudaStream_t stream) {
+  return {.grid = dim3(static_cast<unsigned>(rows.rows)), .block = dim3(kThreads), .stream = stream};
+}
+
 }  // namespace
 
 void argmax(const LogitRows& rows, int32_t* ids, cudaStream_t stream) {
   check_rows(rows, 1);
   if (rows.rows == 0) return;
-  argmax_kernel<<<static_cast<unsigned>(rows.rows), kThreads, 0, stream>>>(rows, ids);
-  check_launch("argmax");
+  launch_kernel(argmax_kernel, "argmax", shape_of(rows, stream), rows, ids);
 }
 
 void largest_k(const LogitRows& rows, int64_t k, int32_t* ids, float* values, cudaStream_t stream) {
   check_rows(rows, k);
   if (rows.rows == 0) return;
-  largest_k_kernel<<<static_cast<unsigned>(rows.rows), kThreads, 0, stream>>>(rows, static_cast<int>(k), ids,
-                                                                              values);
-  check_launch("largest_k");
+  launch_kernel(largest_k_kernel, "largest_k", shape_of(rows, stream), rows, static_cast<int>(k), ids,
+                values);
 }
 
 }  // namespace sluice::cuda

@@ -255,8 +255,10 @@ void launch_plain(const MlaParams& p, cudaStream_t stream) {
                                .query_type = p.query_type,
                                .out_type = p.out_type};
   const auto blocks = static_cast<unsigned>(p.n_queries * p.n_heads);
-  device::mla_plain<<<blocks, device::kPlainThreads, static_cast<size_t>(shared), stream>>>(args);
-  check_launch("mla_plain");
+  launch_kernel(
+      device::mla_plain, "mla_plain",
+      {.grid = dim3(blocks), .block = dim3(device::kPlainThreads), .shared_bytes = shared, .stream = stream},
+      args);
 }
 
 struct ToBf16Args {
@@ -308,8 +310,8 @@ void launch_latent_to_bf16(const LatentRows& rows, int64_t n_rows, int64_t d_lat
                         .out = static_cast<__nv_bfloat16*>(bf16_rows),
                         .d_latent = static_cast<int>(d_latent),
                         .dims = static_cast<int>(d_latent + d_rope)};
-  latent_to_bf16<<<static_cast<unsigned>(n_rows), 192, 0, stream>>>(args);
-  check_launch("latent_to_bf16");
+  launch_kernel(latent_to_bf16, "latent_to_bf16",
+                {.grid = dim3(static_cast<unsigned>(n_rows)), .block = dim3(192), .stream = stream}, args);
 }
 
 }  // namespace sluice::cuda

@@ -120,8 +120,9 @@ void add_from_host(const float* x, int64_t n, float* y, const HostFlag& flag, cu
   if (!is_aligned(x) || !is_aligned(y)) {
     throw Error("add_from_host", "rows aligned to 16 bytes", "one that is not");
   }
-  add_from_host_kernel<<<blocks_for(n), kThreads, 0, stream>>>(x, n, y, flag.word());
-  check_launch("add_from_host");
+  launch_kernel(add_from_host_kernel, "add_from_host",
+                {.grid = dim3(blocks_for(n)), .block = dim3(kThreads), .stream = stream}, x, n, y,
+                flag.word());
 }
 
 void fetch(const PostedPart& part, cudaStream_t stream) {
@@ -129,8 +130,8 @@ void fetch(const PostedPart& part, cudaStream_t stream) {
     throw Error("fetch", "words aligned to 16 bytes", "others");
   }
   if (part.words == 0) return;
-  fetch_kernel<<<blocks_for(part.words), kThreads, 0, stream>>>(part);
-  check_launch("fetch");
+  launch_kernel(fetch_kernel, "fetch",
+                {.grid = dim3(blocks_for(part.words)), .block = dim3(kThreads), .stream = stream}, part);
 }
 
 }  // namespace sluice::cuda

@@ -90,20 +90,23 @@ void require_rows(const char* name, int64_t rows, int64_t n, const void* x, cons
   }
 }
 
+/// A block for each row.
+LaunchShape shape_of(int64_t rows, cudaStream_t stream) {
+  return {.grid = dim3(static_cast<unsigned>(rows)), .block = dim3(kThreads), .stream = stream};
+}
+
 }  // namespace
 
 void gather_rows(const GatheredRows& rows, cudaStream_t stream) {
   require_rows("gather_rows", rows.rows, rows.n, rows.x, rows.y);
   if (rows.rows == 0) return;
-  gather_rows_kernel<<<static_cast<unsigned>(rows.rows), kThreads, 0, stream>>>(rows);
-  check_launch("gather_rows");
+  launch_kernel(gather_rows_kernel, "gather_rows", shape_of(rows.rows, stream), rows);
 }
 
 void add_rows(const AddedRows& rows, cudaStream_t stream) {
   require_rows("add_rows", rows.rows, rows.n, rows.x, rows.y);
   if (rows.rows == 0) return;
-  add_rows_kernel<<<static_cast<unsigned>(rows.rows), kThreads, 0, stream>>>(rows);
-  check_launch("add_rows");
+  launch_kernel(add_rows_kernel, "add_rows", shape_of(rows.rows, stream), rows);
 }
 
 void add_slots(const SlotSum& sum, cudaStream_t stream) {
@@ -112,8 +115,7 @@ void add_slots(const SlotSum& sum, cudaStream_t stream) {
     throw Error("add_slots", "1 to 32 experts per token", std::to_string(sum.used));
   }
   if (sum.n_tokens == 0 || sum.count == 0) return;
-  add_slots_kernel<<<static_cast<unsigned>(sum.n_tokens), kThreads, 0, stream>>>(sum);
-  check_launch("add_slots");
+  launch_kernel(add_slots_kernel, "add_slots", shape_of(sum.n_tokens, stream), sum);
 }
 
 }  // namespace sluice::cuda

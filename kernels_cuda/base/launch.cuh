@@ -52,6 +52,14 @@ struct LaunchShape {
   cudaStream_t stream = nullptr;
 };
 
+/// Launches a kernel behind all that is in the stream. Throws Error with `name`.
+template <typename... Parameters, typename... Arguments>
+void launch_kernel(void (*kernel)(Parameters...), std::string_view name, const LaunchShape& shape,
+                   const Arguments&... arguments) {
+  kernel<<<shape.grid, shape.block, static_cast<size_t>(shape.shared_bytes), shape.stream>>>(arguments...);
+  check_launch(name);
+}
+
 /// Launches a kernel that calls wait_for_last (device/overlap.cuh) before it touches what others write: on
 /// sm_90 and newer it may begin while the one before it in the stream ends. Throws Error with `name`.
 template <typename... Parameters, typename... Arguments>

@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "kernels_cuda/device/panel_formats.cuh"
+#include "kernels_cuda/device/ptx.cuh"
 
 namespace sluice::cuda {
 
@@ -63,9 +64,7 @@ __device__ __forceinline__ float power_of_two(int k) {
 
 /// The larger magnitude; NaN if one is.
 __device__ __forceinline__ float larger(float a, float b) {
-  float result;
-  asm("max.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(fabsf(a)), "f"(fabsf(b)));
-  return result;
+  return ptx::max_nan(fabsf(a), fabsf(b));
 }
 
 /// Bytes of round(x * 2^k) as described above, in one word.

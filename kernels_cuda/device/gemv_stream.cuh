@@ -10,6 +10,7 @@
 #include "kernels_cuda/device/gemv_args.cuh"
 #include "kernels_cuda/device/gemv_sums.cuh"
 #include "kernels_cuda/device/overlap.cuh"
+#include "kernels_cuda/device/ptx.cuh"
 
 namespace sluice::cuda {
 
@@ -86,9 +87,10 @@ __device__ __forceinline__ void ask_for_more(const PanelWalk<Format>& walk) {
     const int at = lane * kLine;
     const int more = walk.left - Format::kDepth;
     const unsigned char* quants = walk.quants - PanelLane::offset_of(lane);
-    if (at < more * Format::kQuantStride) prefetch_to_l2(quants + Format::kDepth * Format::kQuantStride + at);
+    if (at < more * Format::kQuantStride)
+      ptx::prefetch_to_l2(quants + Format::kDepth * Format::kQuantStride + at);
     if (at < more * Format::kScaleStride)
-      prefetch_to_l2(walk.scales + Format::kDepth * Format::kScaleStride + at);
+      ptx::prefetch_to_l2(walk.scales + Format::kDepth * Format::kScaleStride + at);
   }
 }
 

@@ -8,6 +8,7 @@
 #include "kernels_cuda/device/activation_bytes.cuh"
 #include "kernels_cuda/device/mma.cuh"
 #include "kernels_cuda/device/panel_formats.cuh"
+#include "kernels_cuda/device/ptx.cuh"
 
 namespace sluice::cuda {
 
@@ -91,12 +92,12 @@ struct GemvSums {
       const float factor = x.scales[token + chunk];
       uint32_t d[4];
       if constexpr (Format::kGroup == ScaleGroup::kEachWord) {
-        mma_int8_k16(a[0], a[1], b.x, start, d);
+        ptx::mma_int8_k16(d, a[0], a[1], b.x, start.bits);
         accumulate(d, scales.scale, factor, sums[tile]);
-        mma_int8_k16(a[2], a[3], b.y, start, d);
+        ptx::mma_int8_k16(d, a[2], a[3], b.y, start.bits);
         accumulate(d, scales.second, factor, sums[tile]);
       } else {
-        mma_int8_k32(a, b, start, d);
+        ptx::mma_int8(d, a, b.x, b.y, start.bits);
         accumulate(d, scales.scale, factor, sums[tile]);
       }
       if constexpr (Format::kHasMin) {  // once a row and token: where the top byte's sum is

@@ -10,9 +10,9 @@
 #include <cstdint>
 #include <span>
 
-#include "kernels_cuda/device/async_copy.cuh"
 #include "kernels_cuda/device/matrix_fragments.cuh"
 #include "kernels_cuda/device/overlap.cuh"
+#include "kernels_cuda/device/ptx.cuh"
 #include "kernels_cuda/indexer.h"
 
 namespace sluice::cuda::device {
@@ -87,15 +87,16 @@ __device__ __forceinline__ void load_query_stage(IndexShared<Shape>& shared, con
 #pragma unroll
       for (int part = 0; part < Shape::kParts; ++part) {
         const uint8_t* from = part == 0 ? args.query_values : args.query_low;
-        copy_16_async(shared_address(query.heads[part] + 16 * place),
-                      from + offset * Shape::kRowBytes + 16 * i, Fill::kCopy);
+        ptx::copy_16_async(ptx::shared_address(query.heads[part] + 16 * place),
+                           from + offset * Shape::kRowBytes + 16 * i, ptx::Fill::kCopy);
       }
     }
     for (int i = static_cast<int>(threadIdx.x); i < weight_chunks; i += Shape::kThreads) {
-      copy_16_async(shared_address(query.weights + 4 * i), args.query_weights + offset + 4 * i, Fill::kCopy);
+      ptx::copy_16_async(ptx::shared_address(query.weights + 4 * i), args.query_weights + offset + 4 * i,
+                         ptx::Fill::kCopy);
     }
   }
-  end_copy_group();
+  ptx::end_copy_group();
 }
 
 /// Among a group's keys, the one whose score sum_lanes leaves in out[i].
@@ -201,9 +202,9 @@ __device__ __forceinline__ void products_int8(float (&y)[Shape::kKeyTiles][4],
 #pragma unroll
     for (int tile = 0; tile < Shape::kKeyTiles; ++tile) {
       if (step == 0) {
-        mma_s8(c[tile], keys.a[tile][step], words.x, words.y, start);
+        ptx::mma_int8(c[tile], keys.a[tile][step], words.x, words.y, start);
       } else {
-        mma_s8(c[tile], keys.a[tile][step], words.x, words.y, c[tile]);
+        ptx::mma_int8(c[tile], keys.a[tile][step], words.x, words.y, c[tile]);
       }
     }
   }
@@ -239,8 +240,8 @@ __device__ __forceinline__ void products_bf16(float (&y)[Shape::kKeyTiles][4],
     const uint2 words_low = words_of(b_low, step);
 #pragma unroll
     for (int tile = 0; tile < Shape::kKeyTiles; ++tile) {
-      mma_bf16(y[tile], keys.a[tile][step], words.x, words.y);
-      mma_bf16(low[tile], keys.a[tile][step], words_low.x, words_low.y);
+      ptx::mma_bf16(y[tile], keys.a[tile][step], words.x, words.y);
+      ptx::mma_bf16(low[tile], keys.a[tile][step], words_low.x, words_low.y);
     }
   }
 #pragma unroll
@@ -358,7 +359,7 @@ __global__ void __launch_bounds__(Shape::kThreads, kBlocksPerMultiprocessor)
   }
   int stage = 0;
   for (int first = begin; first < end; first += Shape::kStageQueries, stage ^= 1) {
-    wait_for_copies<0>();
+    ptx::wait_for_copies<0>();
     __syncthreads();  // this stage is there, and the other one is read no more
     load_query_stage(shared, args, first + Shape::kStageQueries, end, stage ^ 1);
     for (int q = 0; q < Shape::kStageQueries && first + q < end; ++q) {
@@ -390,7 +391,7 @@ __device__ __forceinline__ void ask_for_keys(const IndexArgs& args, int block_ke
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
     const int at = (i * Shape::kThreads + static_cast<int>(threadIdx.x)) * kLine;
-    if (at < bytes) prefetch_to_l2(from + at);
+    if (at < bytes) ptx::prefetch_to_l2(from + at);
   }
 }
 
@@ -421,7 +422,7 @@ __global__ void __launch_bounds__(Shape::kThreads, kBlocksPerMultiprocessor)
   KeyRows<Shape> rows;
   float next_scales[Shape::kKeyTiles / 2];
   load_keys(rows, next_scales, args, first_key);
-  wait_for_copies<0>();
+  ptx::wait_for_copies<0>();
   __syncthreads();
   for (; first_key < length; first_key += step) {
     KeyFragments<Shape> keys;

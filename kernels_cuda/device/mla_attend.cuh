@@ -4,6 +4,7 @@
 #include "kernels_cuda/device/mla_tiles.cuh"
 #include "kernels_cuda/device/mla_values.cuh"
 #include "kernels_cuda/device/overlap.cuh"
+#include "kernels_cuda/device/ptx.cuh"
 #include "kernels_cuda/mla.h"
 
 namespace sluice::cuda::device {
@@ -39,13 +40,11 @@ struct MlaBlock {
   }
 };
 
-/// Volatile, so that the compiler asks again after the loop instead of keeping the answer in registers.
+/// Asked for anew after the loop instead of being kept in registers.
 template <typename Shape>
 __device__ __forceinline__ MlaBlock this_block(const MlaArgs& args) {
-  uint32_t x;
-  uint32_t y;
-  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(x));
-  asm volatile("mov.u32 %0, %%ctaid.y;" : "=r"(y));
+  const uint32_t x = ptx::block_x_again();
+  const uint32_t y = ptx::block_y_again();
   const auto head_blocks = static_cast<uint32_t>((args.n_heads + Shape::kHeads - 1) / Shape::kHeads);
   return {x / head_blocks, static_cast<int>(x % head_blocks) * Shape::kHeads, static_cast<int>(y)};
 }
@@ -73,7 +72,7 @@ __device__ __forceinline__ void attend_tiles(MlaShared<Shape>& shared, RowLoader
                                              RunningSoftmax& running, MlaOutput<Shape>& out,
                                              const MlaPlace<Shape>& at) {
   constexpr bool kConverts = Shape::kIsFp8 && Shape::kIsRing;
-  wait_for_copies<Shape::kLoadedFirst - 2>();
+  ptx::wait_for_copies<Shape::kLoadedFirst - 2>();
   if constexpr (Shape::kIsFp8) {
     loader.convert(0);
     loader.convert(1);
@@ -85,21 +84,21 @@ __device__ __forceinline__ void attend_tiles(MlaShared<Shape>& shared, RowLoader
   const int last = n_tiles - 1;
   for (int tile = 0; tile < last; ++tile) {
     if constexpr (kConverts) {
-      wait_for_copies<0>();
+      ptx::wait_for_copies<0>();
       loader.convert(tile + 2);
     }
     const PartialScores s = multiply_queries(shared, q, tile + 1, at);
     __syncthreads();  // the scores of `tile` are read, its weights written; the tile before is done with
-    write_scores(shared, s, MlaPlace<Shape>(thread_again()));
+    write_scores(shared, s, MlaPlace<Shape>(ptx::thread_x_again()));
     if constexpr (Shape::kIsRing) {
       loader.load(tile + 3);
-      wait_for_copies<1>();
+      ptx::wait_for_copies<1>();
     }
     __syncthreads();  // the next scores are there, and the tile behind them
     if (!Shape::kIsRing || at.team == 1) {
       softmax_tile(shared, running, tile + 1, scale_log2);
     }
-    add_values(shared, out, tile, MlaPlace<Shape>(thread_again()));
+    add_values(shared, out, tile, MlaPlace<Shape>(ptx::thread_x_again()));
     if (Shape::kIsRing && at.team == 0) {
       softmax_tile(shared, running, tile + 1, scale_log2);
     }
@@ -146,7 +145,7 @@ __device__ __forceinline__ void attend_range(MlaShared<Shape>& shared, const Mla
       attend_tiles(shared, loader, pass.n_tiles(Shape::kTileRows), q, args.scale_log2, running, out, at);
     }
   }
-  wait_for_copies<0>();
+  ptx::wait_for_copies<0>();
 }
 
 template <typename Shape>

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels_cuda/device/mla_tiles.cuh"
+#include "kernels_cuda/device/ptx.cuh"
 
 namespace sluice::cuda::device {
 
@@ -117,21 +118,21 @@ __device__ __forceinline__ PartialScores multiply_queries(MlaShared<Shape>& shar
                                                           int tile, const MlaPlace<Shape>& at) {
   PartialScores s{};
   const int row = kTeamRows * at.row_team + at.lane % 8 + at.lane / 16 * 8;
-  const uint32_t from = shared_address(shared.tiles[tile % Shape::kStages][row]) +
+  const uint32_t from = ptx::shared_address(shared.tiles[tile % Shape::kStages][row]) +
                         2 * kDimsPerWarp * at.warp + 16 * (at.lane / 8 % 2);
   constexpr int kSteps = kDimsPerWarp / 16;
   uint32_t b[2][4];  // a step ahead
-  load_matrices(b[0], from);
+  ptx::load_matrices(b[0], from);
 #pragma unroll
   for (int step = 0; step < kSteps; ++step) {
     if (step + 1 < kSteps) {
-      load_matrices(b[(step + 1) % 2], from + 32 * (step + 1));
+      ptx::load_matrices(b[(step + 1) % 2], from + 32 * (step + 1));
     }
     const auto& now = b[step % 2];
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
-      mma_bf16(s.c[m][0], q.a[m][step], now[0], now[1]);
-      mma_bf16(s.c[m][1], q.a[m][step], now[2], now[3]);
+      ptx::mma_bf16(s.c[m][0], q.a[m][step], now[0], now[1]);
+      ptx::mma_bf16(s.c[m][1], q.a[m][step], now[2], now[3]);
     }
   }
   return s;
@@ -155,13 +156,6 @@ __device__ __forceinline__ void write_scores(MlaShared<Shape>& shared, const Par
   }
 }
 
-/// 2^x to 2^-22; 0 for what would be subnormal.
-__device__ __forceinline__ float fast_exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
 /// One head's running softmax; the threads of the head agree on the maximum, each sums its own weights.
 struct RunningSoftmax {
   float max = kNoMaximum;
@@ -173,7 +167,7 @@ template <typename Shape>
 __device__ __forceinline__ void softmax_tile(MlaShared<Shape>& shared, RunningSoftmax& running, int tile,
                                              float scale_log2) {
   constexpr int kPerHead = Shape::kThreadsPerHead;
-  const int thread = thread_again();
+  const int thread = ptx::thread_x_again();
   const int head = thread / kPerHead;
   const int part = thread % kPerHead;
   const int team = head / kTeamHeads * Shape::kRowTeams + part / 4;
@@ -198,12 +192,12 @@ __device__ __forceinline__ void softmax_tile(MlaShared<Shape>& shared, RunningSo
     largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, distance));
   }
   const float raised = largest > running.max + kSlack ? largest : running.max;
-  const float rescale = fast_exp2(running.max - raised);  // 1 where it is not raised
+  const float rescale = ptx::fast_exp2(running.max - raised);  // 1 where it is not raised
   running.max = raised;
   running.sum *= rescale;
 #pragma unroll
   for (float& value : s) {
-    value = fast_exp2(value - raised);
+    value = ptx::fast_exp2(value - raised);
     running.sum += value;
   }
   *reinterpret_cast<uint2*>(shared.weights[tile % 2][head] + 8 * part) =

@@ -8,9 +8,9 @@
 
 #include <cstdint>
 
-#include "kernels_cuda/device/async_copy.cuh"
 #include "kernels_cuda/device/latent.cuh"
 #include "kernels_cuda/device/matrix_fragments.cuh"
+#include "kernels_cuda/device/ptx.cuh"
 #include "kernels_cuda/latent_rows.h"
 
 namespace sluice::cuda::device {
@@ -89,13 +89,6 @@ struct RowRange {
   }
 };
 
-/// threadIdx.x, asked for anew: what is computed from it need not stay in registers through the loop.
-__device__ __forceinline__ int thread_again() {
-  uint32_t thread;
-  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-  return static_cast<int>(thread);
-}
-
 /// Copies tiles of rows into the stages. A warp has the same rows of every tile, and looks up the next tile's
 /// numbers while this tile's copies run.
 template <typename Shape>
@@ -122,13 +115,13 @@ class RowLoader {
   /// Starts the copies of tile `tile` (tiles come in ascending order) and ends a group of copies.
   __device__ __forceinline__ void load(int tile) {
     start_copies(tile, entries_);
-    look_up(tile + 1, thread_again() / 32 * kRows, entries_);
+    look_up(tile + 1, ptx::thread_x_again() / 32 * kRows, entries_);
   }
 
   /// Makes bf16 of this warp's FP8 rows of a tile, in place: they lie at the end of their place. The scale is
   /// applied in float32, before the one rounding. This thread's copies must have arrived.
   __device__ __forceinline__ void convert(int tile) {
-    const int thread = thread_again();
+    const int thread = ptx::thread_x_again();
     const int lane = thread % 32;
     const int first_row = thread / 32 * kRows;
     __syncwarp();  // what the other lanes copied
@@ -157,23 +150,24 @@ class RowLoader {
   using Entries = int[Shape::kRowsPerWarp];
 
   __device__ __forceinline__ void start_copies(int tile, const Entries& entries) {
-    const int thread = thread_again();
+    const int thread = ptx::thread_x_again();
     const int lane = thread % 32;
     const int first_row = thread / 32 * kRows;
     const int first_entry = range_.begin + tile * Shape::kTileRows + first_row;
-    const uint32_t to = shared_address(shared_.tiles[tile % Shape::kStages][first_row]) + kRawOffset;
+    const uint32_t to = ptx::shared_address(shared_.tiles[tile % Shape::kStages][first_row]) + kRawOffset;
     const uint8_t* rows[kRows];
-    Fill fills[kRows];
+    ptx::Fill fills[kRows];
     bool is_there = false;  // row `lane`
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       const bool has_row = range_.has_row(first_entry + r, entries[r]);
       rows[r] = range_.rows + (has_row ? entries[r] * range_.row_bytes : 0);
-      fills[r] = has_row ? Fill::kCopy : Fill::kZero;
+      fills[r] = has_row ? ptx::Fill::kCopy : ptx::Fill::kZero;
       is_there = lane == r ? has_row : is_there;
 #pragma unroll
       for (int chunk = 0; chunk + 32 <= kChunks; chunk += 32) {
-        copy_16_async(to + r * kTileRowBytes + 16 * (lane + chunk), rows[r] + 16 * (lane + chunk), fills[r]);
+        ptx::copy_16_async(to + r * kTileRowBytes + 16 * (lane + chunk), rows[r] + 16 * (lane + chunk),
+                           fills[r]);
       }
     }
     // The rest of several rows by one instruction.
@@ -182,17 +176,17 @@ class RowLoader {
       const int r = lane / kTailChunks;
       const int chunk = kChunks - kTailChunks + lane % kTailChunks;
       const uint8_t* row = rows[first];
-      Fill fill = fills[first];
+      ptx::Fill fill = fills[first];
 #pragma unroll
       for (int other = 1; other < kTailRows; ++other) {
         row = r == other ? rows[first + other] : row;
         fill = r == other ? fills[first + other] : fill;
       }
       if (r < kTailRows) {
-        copy_16_async(to + (first + r) * kTileRowBytes + 16 * chunk, row + 16 * chunk, fill);
+        ptx::copy_16_async(to + (first + r) * kTileRowBytes + 16 * chunk, row + 16 * chunk, fill);
       }
     }
-    end_copy_group();
+    ptx::end_copy_group();
     if (lane < kRows) {
       shared_.mask[tile % (2 * Shape::kStages)][first_row + lane] = is_there ? 0.0F : -INFINITY;
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels_cuda/device/mla_scores.cuh"
+#include "kernels_cuda/device/ptx.cuh"
 
 namespace sluice::cuda::device {
 
@@ -53,24 +54,25 @@ __device__ __forceinline__ void add_values(MlaShared<Shape>& shared, MlaOutput<S
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
       const int head = at.first_head + 16 * m + at.lane % 16;
-      load_matrices(a[m], shared_address(shared.weights[tile % 2][head]) + 32 * step + 16 * (at.lane / 16));
+      ptx::load_matrices(
+          a[m], ptx::shared_address(shared.weights[tile % 2][head]) + 32 * step + 16 * (at.lane / 16));
     }
     const int row = kTeamRows * step + at.lane % 16;
-    const uint32_t from =
-        shared_address(shared.tiles[tile % Shape::kStages][row]) + 2 * first_column(at) + 16 * (at.lane / 16);
+    const uint32_t from = ptx::shared_address(shared.tiles[tile % Shape::kStages][row]) +
+                          2 * first_column(at) + 16 * (at.lane / 16);
     constexpr int kColumnSteps = Shape::kColumnsPerWarp / 16;
     uint32_t b[2][4];  // a step ahead
-    load_matrices_transposed(b[0], from);
+    ptx::load_matrices_transposed(b[0], from);
 #pragma unroll
     for (int n = 0; n < kColumnSteps; ++n) {
       if (n + 1 < kColumnSteps) {
-        load_matrices_transposed(b[(n + 1) % 2], from + 32 * (n + 1));
+        ptx::load_matrices_transposed(b[(n + 1) % 2], from + 32 * (n + 1));
       }
       const auto& now = b[n % 2];
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
-        mma_bf16(out.c[m][2 * n], a[m], now[0], now[1]);
-        mma_bf16(out.c[m][2 * n + 1], a[m], now[2], now[3]);
+        ptx::mma_bf16(out.c[m][2 * n], a[m], now[0], now[1]);
+        ptx::mma_bf16(out.c[m][2 * n + 1], a[m], now[2], now[3]);
       }
     }
   }

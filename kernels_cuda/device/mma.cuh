@@ -1,4 +1,4 @@
-// The tensor cores' int8 products, as inline functions, and the trick that reads their sums as floats.
+// The trick that reads the int32 sums of the tensor cores (ptx.cuh) as floats.
 #pragma once
 
 #include <cstdint>
@@ -24,26 +24,5 @@ struct AccumulatorStart {
     for (int i = 0; i < 4; ++i) bits[i] = kFloatBias + zeros[i];
   }
 };
-
-/// d = start + A B for A [16, 32] and B [32, 8] of int8. Lane (g, t) = (lane / 4, lane % 4) gives rows g (a0,
-/// a2) and g + 8 (a1, a3), columns 4t.. (a0, a1) and 16 + 4t.. (a2, a3); of B column g, rows 4t.. (b0) and 16
-/// + 4t.. (b1). It gets rows g (d0, d1) and g + 8 (d2, d3), columns 2t and 2t + 1.
-__device__ __forceinline__ void mma_int8_k32(const uint32_t (&a)[4], uint2 b, const AccumulatorStart& start,
-                                             uint32_t (&d)[4]) {
-  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%10,%11,%12,%13};"
-      : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y), "r"(start.bits[0]),
-        "r"(start.bits[1]), "r"(start.bits[2]), "r"(start.bits[3]));
-}
-
-/// The same for sixteen columns: a0 and a1, b0.
-__device__ __forceinline__ void mma_int8_k16(uint32_t a0, uint32_t a1, uint32_t b,
-                                             const AccumulatorStart& start, uint32_t (&d)[4]) {
-  asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%7,%8,%9,%10};"
-      : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
-      : "r"(a0), "r"(a1), "r"(b), "r"(start.bits[0]), "r"(start.bits[1]), "r"(start.bits[2]),
-        "r"(start.bits[3]));
-}
 
 }  // namespace sluice::cuda

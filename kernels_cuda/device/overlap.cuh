@@ -2,21 +2,19 @@
 // sm_90 and newer). Elsewhere kernels follow each other anyway, and nothing is compiled.
 #pragma once
 
+#include "kernels_cuda/device/ptx.cuh"
+
 namespace sluice::cuda {
 
 /// Lets the next kernel of the stream begin as soon as all blocks of this one have said so or ended.
 __device__ __forceinline__ void let_next_begin() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;");
-#endif
+  ptx::launch_dependents();
 }
 
 /// Waits until the kernel before this one in the stream has ended and what it wrote is there. Before this, a
 /// kernel that was launched to overlap reads only what no kernel writes, and writes nothing.
 __device__ __forceinline__ void wait_for_last() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
+  ptx::wait_for_dependencies();
 }
 
 /// What most kernels begin with. Every block of a kernel that was launched to overlap has to wait, also one
@@ -24,11 +22,6 @@ __device__ __forceinline__ void wait_for_last() {
 __device__ __forceinline__ void follow_last() {
   let_next_begin();
   wait_for_last();
-}
-
-/// Asks for a line of global memory; nothing waits for it.
-__device__ __forceinline__ void prefetch_to_l2(const void* at) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
 }
 
 }  // namespace sluice::cuda

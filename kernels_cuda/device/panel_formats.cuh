@@ -12,6 +12,7 @@
 #include <cstdint>
 
 #include "kernels_cuda/device/mma.cuh"
+#include "kernels_cuda/device/ptx.cuh"
 
 namespace sluice::cuda {
 
@@ -35,11 +36,6 @@ struct ChunkScales {
   float2 min;     // what to take away times the sum of the chunk's activations; formats with kHasMin
 };
 
-__device__ __forceinline__ uint2 load_streamed(const unsigned char* at) {
-  uint2 both;
-  asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0,%1}, [%2];" : "=r"(both.x), "=r"(both.y) : "l"(at));
-  return both;
-}
 template <typename T>
 __device__ __forceinline__ T load_scales(const unsigned char* at) {
   return __ldg(reinterpret_cast<const T*>(at));
@@ -59,8 +55,8 @@ struct PanelLane {
   /// Of `quants` in the panel.
   __device__ static int offset_of(int lane) { return lane % 4 * 64 + lane / 4 * 8; }
   /// Word i + t of both rows, and word i of both rows.
-  __device__ uint2 word(int i) const { return load_streamed(quants + i * 64); }
-  __device__ uint2 same_word(int i) const { return load_streamed(quants - t * 64 + i * 64); }
+  __device__ uint2 word(int i) const { return ptx::load_streamed(quants + i * 64); }
+  __device__ uint2 same_word(int i) const { return ptx::load_streamed(quants - t * 64 + i * 64); }
   /// A scale word of 1, 2 or 4 bytes at byte `at` of the scales, of both rows.
   __device__ uint32_t two_bytes(int at) const { return load_scales<uint16_t>(scales + 2 * g + at); }
   __device__ uint32_t two_halves(int at) const { return load_scales<uint32_t>(scales + 4 * g + at); }
@@ -77,14 +73,6 @@ __device__ __forceinline__ float2 halves_to_floats(uint32_t bits) {
 
 __device__ __forceinline__ float2 times(float2 a, float b) {
   return {a.x * b, a.y * b};
-}
-
-/// PTX's prmt: byte i of the result is the byte of the eight in (low, high) that nibble i of `selector`
-/// names, or eight times that byte's top bit where the nibble's own top bit is set.
-__device__ __forceinline__ uint32_t permute(uint32_t low, uint32_t high, uint32_t selector) {
-  uint32_t bytes;
-  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(bytes) : "r"(low), "r"(high), "r"(selector));
-  return bytes;
 }
 
 /// What formats without tables of codes need of them.
@@ -108,8 +96,9 @@ struct E2m1Tables {
     constexpr uint32_t kHigh = 0x18100C08U;          // 4 * (2 3 4 6)
     constexpr uint32_t kNegativeHigh = 0x74787A7CU;  // -4 -6 -8 -12
     const uint32_t flipped = word ^ 0x88888888U;
-    return {permute(negative_low, kNegativeHigh, flipped) * 2 + permute(low, kHigh, word),
-            permute(negative_low, kNegativeHigh, flipped >> 16) * 2 + permute(low, kHigh, word >> 16)};
+    return {
+        ptx::permute(negative_low, kNegativeHigh, flipped) * 2 + ptx::permute(low, kHigh, word),
+        ptx::permute(negative_low, kNegativeHigh, flipped >> 16) * 2 + ptx::permute(low, kHigh, word >> 16)};
   }
 };
 
@@ -196,7 +185,7 @@ struct FormatNVFP4 {
   /// Two e4m3 scales without their signs, the code for NaN as 0 (quant/nvfp4.h), 2^-8 of their value: as bits
   /// of halves, subnormals included. Of values a quarter is meant: kFactor is 2^8 / 4.
   static __device__ float2 scales_of(uint32_t two) {
-    const uint32_t codes = permute(two, 0, 0x4140) & 0x007F007FU;
+    const uint32_t codes = ptx::permute(two, 0, 0x4140) & 0x007F007FU;
     const uint32_t nan = (codes + 0x00010001U) & 0x00800080U;
     return halves_to_floats(codes * 128U - nan * 127U);
   }

@@ -15,6 +15,7 @@
 #include "kernels_cuda/base/launch.cuh"
 #include "kernels_cuda/device/activation_bytes.cuh"
 #include "kernels_cuda/device/panel_formats.cuh"
+#include "kernels_cuda/device/ptx.cuh"
 #include "kernels_cuda/panel_gemm.h"
 
 namespace sluice::cuda {
@@ -64,14 +65,6 @@ struct PanelGemmArgs {
   float* y;
   int64_t y_stride;
 };
-
-/// d += A B for A [16, 16] and B [16, 8] of bf16, d float.
-__device__ __forceinline__ void mma_bf16(const uint32_t (&a)[4], uint2 b, float (&d)[4]) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.x), "r"(b.y));
-}
 
 __device__ __forceinline__ uint32_t two_bf16(float low, float high) {
   const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
@@ -149,11 +142,9 @@ __device__ __forceinline__ void ask_for_x(const PanelGemmArgs& args, const int64
     const int token = i * kTogether + static_cast<int>(threadIdx.x) / kPieces;
     const int64_t offset = offsets[token];
     const bool is_there = offset >= 0 && col < args.cols;
-    const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to + token * kGemmRow));
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address),
-                 "l"(is_there ? from + offset : reinterpret_cast<const unsigned char*>(args.x)),
-                 "r"(is_there ? 16 : 0)
-                 : "memory");
+    ptx::copy_16_async(ptx::shared_address(to + token * kGemmRow),
+                       is_there ? from + offset : reinterpret_cast<const unsigned char*>(args.x),
+                       is_there ? ptx::Fill::kCopy : ptx::Fill::kZero);
   }
 }
 
@@ -218,8 +209,8 @@ __device__ __forceinline__ void multiply_stage(const PanelLane (&panels)[2], con
 #pragma unroll
         for (int n = 0; n < Shape::kTokens / 8; ++n) {
           const uint2 b = *reinterpret_cast<const uint2*>(x + n * 8 * kGemmRow + quad * 16);
-          mma_bf16(fragments[0][quad], b, sums[0][n]);
-          mma_bf16(fragments[1][quad], b, sums[1][n]);
+          ptx::mma_bf16(sums[0][n], fragments[0][quad], b.x, b.y);
+          ptx::mma_bf16(sums[1][n], fragments[1][quad], b.x, b.y);
         }
       }
     }
@@ -281,13 +272,13 @@ __global__ void __launch_bounds__(kGemmThreads, (GemmShape<Format, kTokens>::kBl
     if (s < stages)
       ask_for_x<Format::kOrder>(args, offsets, s * kGemmCols,
                                 ring + s % Shape::kStages * Shape::kStageElements);
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    ptx::end_copy_group();
   };
 #pragma unroll
   for (int s = 0; s < Shape::kStages - 1; ++s) ask(s);
   float sums[2][kTokens / 8][4] = {};
   for (int s = 0; s < stages; ++s) {
-    asm volatile("cp.async.wait_group %0;" ::"n"(Shape::kStages - 2) : "memory");
+    ptx::wait_for_copies<Shape::kStages - 2>();
     __syncthreads();  // stage s is there, and nobody reads stage s - 1 any more
     ask(s + Shape::kStages - 1);
     multiply_stage<Format, Shape>(panels, ring + s % Shape::kStages * Shape::kStageElements,
@@ -306,7 +297,8 @@ void launch_panel_tiles(const PanelGemmArgs& args, int64_t slots, cudaStream_t s
   allow_shared<kBytes>(panel_gemm_kernel<Format, kTokens>, "panel_gemm");
   const dim3 grid(static_cast<unsigned>(ceil_div(args.panel_count, kGemmPanels)),
                   static_cast<unsigned>(tiles));
-  panel_gemm_kernel<Format, kTokens><<<grid, kGemmThreads, kBytes, stream>>>(args);
+  launch_kernel(panel_gemm_kernel<Format, kTokens>, "panel_gemm",
+                {.grid = grid, .block = dim3(kGemmThreads), .shared_bytes = kBytes, .stream = stream}, args);
 }
 
 template <class Format>
