@@ -7,7 +7,6 @@
 #include <set>
 
 #include "kernels_cuda/device/ptx.cuh"
-#include "kernels_cuda/device/shared_memory.cuh"
 #include "tests/cuda_emulator/device_code.h"
 #include "tests/cuda_emulator/run_block.h"
 
@@ -15,7 +14,6 @@ namespace sluice::emulator {
 namespace {
 
 namespace ptx = cuda::ptx;
-using cuda::device::dynamic_shared;
 
 struct alignas(16) Sixteen {
   std::array<uint32_t, 4> words;
@@ -28,14 +26,14 @@ TEST(AsyncCopies, AreThereWhenTheirGroupWasAwaited) {
   for (int time = 0; time < 20; ++time) {
     const auto kernel = [&] {
       auto* to = dynamic_shared<Sixteen>();
-      ptx::copy_16_async(ptx::shared_address(to), &from[0], 16);
-      ptx::commit_copies();
-      ptx::copy_16_async(ptx::shared_address(to + 1), &from[1], 0);
-      ptx::copy_16_async(ptx::shared_address(to + 2), &from[2], 16);
-      ptx::commit_copies();
+      ptx::copy_16_async(ptx::shared_address(to), &from[0], ptx::Fill::kCopy);
+      ptx::end_copy_group();
+      ptx::copy_16_async(ptx::shared_address(to + 1), &from[1], ptx::Fill::kZero);
+      ptx::copy_16_async(ptx::shared_address(to + 2), &from[2], ptx::Fill::kCopy);
+      ptx::end_copy_group();
       ptx::wait_for_copies<1>();
       EXPECT_EQ(to[0], from[0]);
-      ptx::commit_copies();  // an empty group
+      ptx::end_copy_group();  // an empty group
       ptx::wait_for_copies<1>();
       EXPECT_EQ(to[1], (Sixteen{}));
       EXPECT_EQ(to[2], from[2]);
@@ -51,8 +49,8 @@ TEST(AsyncCopies, HappenAtOnceOrAsLateAsTheyMay) {
     Sixteen arrived{};
     const auto kernel = [&] {
       auto* to = dynamic_shared<Sixteen>();
-      ptx::copy_16_async(ptx::shared_address(to), &from, 16);
-      ptx::commit_copies();
+      ptx::copy_16_async(ptx::shared_address(to), &from, ptx::Fill::kCopy);
+      ptx::end_copy_group();
       ptx::wait_for_copies<1>();
       is_late.insert(*to == kFilled);
       from.words[0] = 5;
@@ -70,8 +68,8 @@ TEST(AsyncCopies, AreEachThreadsOwn) {
   for (size_t i = 0; i < from.size(); ++i) from[i].words.fill(static_cast<uint32_t>(i));
   const auto kernel = [&] {
     auto* to = dynamic_shared<Sixteen>();
-    ptx::copy_16_async(ptx::shared_address(to + threadIdx.x), &from[threadIdx.x], 16);
-    ptx::commit_copies();
+    ptx::copy_16_async(ptx::shared_address(to + threadIdx.x), &from[threadIdx.x], ptx::Fill::kCopy);
+    ptx::end_copy_group();
     ptx::wait_for_copies<0>();
     __syncthreads();
     EXPECT_EQ(to[63 - threadIdx.x], from[63 - threadIdx.x]);
@@ -83,8 +81,8 @@ TEST(AsyncCopies, AreEachThreadsOwn) {
 void copy_to(int64_t offset, const void* from) {
   const auto kernel = [&] {
     const uint32_t start = ptx::shared_address(dynamic_shared<char>());
-    ptx::copy_16_async(start + static_cast<uint32_t>(offset), from, 16);
-    ptx::commit_copies();
+    ptx::copy_16_async(start + static_cast<uint32_t>(offset), from, ptx::Fill::kCopy);
+    ptx::end_copy_group();
     ptx::wait_for_copies<0>();
   };
   run_block(1, kernel, 64);
@@ -102,8 +100,8 @@ TEST(AsyncCopiesDeathTest, Misplaced) {
 TEST(AsyncCopiesDeathTest, NotAwaited) {
   static const Sixteen from{};
   const auto kernel = [] {
-    ptx::copy_16_async(ptx::shared_address(dynamic_shared<char>()), &from, 16);
-    ptx::commit_copies();
+    ptx::copy_16_async(ptx::shared_address(dynamic_shared<char>()), &from, ptx::Fill::kCopy);
+    ptx::end_copy_group();
     ptx::wait_for_copies<1>();
   };
   EXPECT_DEATH(run_block(1, kernel, 64), "thread \\(0, 0, 0\\): it ends and has not waited for 1 asynchronous copies");

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "kernels_cuda/device/ptx.cuh"
-#include "kernels_cuda/device/shared_memory.cuh"
 #include "tests/cuda_emulator/device_code.h"
 #include "tests/cuda_emulator/run_block.h"
 
@@ -81,9 +80,9 @@ TEST(Block, BarriersOfSomeThreads) {
       const int rounds = threadIdx.x < 64 ? 2 : 5;  // halves do not wait for each other
       for (int round = 1; round <= rounds; ++round) {
         half[threadIdx.x % 64] = round;
-        cuda::ptx::barrier(id, 64);
+        cuda::ptx::sync_threads(id, 64);
         EXPECT_TRUE(std::ranges::all_of(half, [&](int v) { return v == round; }));
-        cuda::ptx::barrier(id, 64);
+        cuda::ptx::sync_threads(id, 64);
       }
     });
   }
@@ -148,7 +147,7 @@ TEST(Block, BlocksRunInEitherOrder) {
 TEST(Block, DynamicSharedMemoryIsFilledAndAligned) {
   const Grid grid{.grid = dim3(3), .block = dim3(32), .shared_bytes = 1000, .name = "tested"};
   run_grid(grid, [] {
-    auto* bytes = cuda::device::dynamic_shared<unsigned char>();
+    auto* bytes = dynamic_shared<unsigned char>();
     EXPECT_EQ(reinterpret_cast<uintptr_t>(bytes) % 256, 128U);  // no more than was promised
     if (threadIdx.x == 0) {
       EXPECT_TRUE(std::all_of(bytes, bytes + 1000, [](unsigned char b) { return b == 0xFF; }));
@@ -159,7 +158,7 @@ TEST(Block, DynamicSharedMemoryIsFilledAndAligned) {
 
 TEST(BlockDeathTest, ThreadsThatWaitForEachOther) {
   const auto kernel = [] {
-    if (threadIdx.x < 32) cuda::ptx::barrier(1, 64);
+    if (threadIdx.x < 32) cuda::ptx::sync_threads(1, 64);
     if (threadIdx.x >= 32) __syncthreads();
   };
   EXPECT_DEATH(run_block(64, kernel),
@@ -168,16 +167,16 @@ TEST(BlockDeathTest, ThreadsThatWaitForEachOther) {
 }
 
 TEST(BlockDeathTest, BarriersOfOtherNumbersOfThreads) {
-  EXPECT_DEATH(run_block(128, [] { cuda::ptx::barrier(1, threadIdx.x < 64 ? 64 : 128); }),
+  EXPECT_DEATH(run_block(128, [] { cuda::ptx::sync_threads(1, threadIdx.x < 64 ? 64 : 128); }),
                "kernel tested.*thread.*barrier 1 for .* threads, but others wait there for ");
-  EXPECT_DEATH(run_block(128, [] { cuda::ptx::barrier(1, 33); }), "a multiple of 32");
-  EXPECT_DEATH(run_block(128, [] { cuda::ptx::barrier(16, 128); }), "expected 1 to 15");
+  EXPECT_DEATH(run_block(128, [] { cuda::ptx::sync_threads(1, 33); }), "a multiple of 32");
+  EXPECT_DEATH(run_block(128, [] { cuda::ptx::sync_threads(16, 128); }), "expected 1 to 15");
 }
 
 TEST(BlockDeathTest, WritesBesideDynamicSharedMemory) {
-  EXPECT_DEATH(run_block(32, [] { cuda::device::dynamic_shared<char>()[100] = 0; }, 100),
+  EXPECT_DEATH(run_block(32, [] { dynamic_shared<char>()[100] = 0; }, 100),
                "wrote behind the 100 bytes of dynamic shared memory");
-  EXPECT_DEATH(run_block(32, [] { cuda::device::dynamic_shared<char>()[-1] = 0; }, 100),
+  EXPECT_DEATH(run_block(32, [] { dynamic_shared<char>()[-1] = 0; }, 100),
                "wrote before the dynamic shared memory");
 }
 

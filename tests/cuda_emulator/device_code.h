@@ -25,6 +25,16 @@
 #undef __grid_constant__
 #define __grid_constant__
 
+// nvcc's overloads of run-time functions that take kernels.
+template <typename Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute attribute, int value) {
+  return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), attribute, value);
+}
+template <typename Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel* kernel) {
+  return cudaFuncGetAttributes(attributes, reinterpret_cast<const void*>(kernel));
+}
+
 #include "tests/cuda_emulator/memory_intrinsics.h"
 #include "tests/cuda_emulator/number_intrinsics.h"
 #include "tests/cuda_emulator/warp_intrinsics.h"

@@ -17,7 +17,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 TEST(NumberIntrinsics, Bytes) {
   EXPECT_EQ(__byte_perm(0x33221100, 0x77665544, 0x7362), 0x77336622U);
   EXPECT_EQ(__byte_perm(0x33221100, 0x77665544, 0x0145), 0x00114455U);
-  EXPECT_EQ(cuda::ptx::permute_bytes(0x80FF7F00, 0, 0xBA98), 0xFFFF0000U);  // signs of bytes 3, 2, 1, 0
+  EXPECT_EQ(cuda::ptx::permute(0x80FF7F00, 0, 0xBA98), 0xFFFF0000U);  // signs of bytes 3, 2, 1, 0
 }
 
 TEST(NumberIntrinsics, Bits) {
@@ -44,16 +44,16 @@ TEST(NumberIntrinsics, LeastAndLargest) {
   EXPECT_EQ(::min(-1, int64_t{5}), -1);
   EXPECT_EQ(::max(-1, 5U), UINT32_MAX);  // as in C, where the int becomes unsigned
   EXPECT_EQ(::max(NAN, 1.0F), 1.0F);
-  EXPECT_EQ(cuda::ptx::max_of_magnitudes(-3.0F, 2.0F), 3.0F);
-  EXPECT_TRUE(std::isnan(cuda::ptx::max_of_magnitudes(1.0F, NAN)));
-  EXPECT_TRUE(std::isnan(cuda::ptx::max_of_magnitudes(NAN, 1.0F)));
+  EXPECT_EQ(cuda::ptx::max_nan(-3.0F, 2.0F), 2.0F);
+  EXPECT_TRUE(std::isnan(cuda::ptx::max_nan(1.0F, NAN)));
+  EXPECT_TRUE(std::isnan(cuda::ptx::max_nan(NAN, 1.0F)));
 }
 
 TEST(NumberIntrinsics, PowersOfTwo) {
-  EXPECT_EQ(cuda::ptx::exp2_approx(-3.0F), 0.125F);
-  EXPECT_EQ(cuda::ptx::exp2_approx(-kInfinity), 0.0F);
-  EXPECT_EQ(cuda::ptx::exp2_approx(-126.0F), std::numeric_limits<float>::min());
-  EXPECT_EQ(cuda::ptx::exp2_approx(-126.5F), 0.0F);  // no subnormal
+  EXPECT_EQ(cuda::ptx::fast_exp2(-3.0F), 0.125F);
+  EXPECT_EQ(cuda::ptx::fast_exp2(-kInfinity), 0.0F);
+  EXPECT_EQ(cuda::ptx::fast_exp2(-126.0F), std::numeric_limits<float>::min());
+  EXPECT_EQ(cuda::ptx::fast_exp2(-126.5F), 0.0F);  // no subnormal
   EXPECT_EQ(rsqrtf(4.0F), 0.5F);
 }
 
@@ -79,7 +79,7 @@ TEST(MemoryIntrinsics, LoadsAndStores) {
   EXPECT_EQ(__ldcg(&from[0]).y, 2U);
   EXPECT_EQ(__ldcs(&from[0]).w, 4U);
   EXPECT_EQ(__ldcv(&from[0].x), 1U);
-  EXPECT_EQ(cuda::ptx::load_streamed(&from[0].z).y, 4U);
+  EXPECT_EQ(cuda::ptx::load_streamed(reinterpret_cast<const unsigned char*>(&from[0].z)).y, 4U);
   int to = 0;
   __stcg(&to, 9);
   EXPECT_EQ(to, 9);
@@ -89,7 +89,7 @@ TEST(MemoryIntrinsicsDeathTest, MisalignedLoads) {
   alignas(16) static const std::array<uint32_t, 8> from{};
   EXPECT_DEATH(run_block(1, [] { __ldg(reinterpret_cast<const uint2*>(&from[1])); }),
                "kernel tested, block .*, thread .*: __ldg of 8 bytes at a misaligned address");
-  EXPECT_DEATH(run_block(1, [] { cuda::ptx::load_streamed(&from[1]); }), "ld.global.v2 of 8 bytes");
+  EXPECT_DEATH(run_block(1, [] { cuda::ptx::load_streamed(reinterpret_cast<const unsigned char*>(&from[1])); }), "ld.global.v2 of 8 bytes");
 }
 
 }  // namespace

@@ -22,8 +22,8 @@ TEST(Launch, PassesArgumentsByValue) {
   {
     Many many{};
     for (int i = 0; i < 40; ++i) many.values[i] = i;
-    cuda::launch(add_kernel, "add", {.grid = dim3(2), .block = dim3(40)}, many, int16_t{3}, sums);
-    cuda::launch_overlapping(add_kernel, "add", {.grid = dim3(1), .block = dim3(2)}, many, 5, sums);
+    cuda::launch_kernel(add_kernel, "add", {.grid = dim3(2), .block = dim3(40)}, many, int16_t{3}, &sums[0]);
+    cuda::launch_overlapping(add_kernel, "add", {.grid = dim3(1), .block = dim3(2)}, many, 5, &sums[0]);
     many = {};
   }
   cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
@@ -32,13 +32,14 @@ TEST(Launch, PassesArgumentsByValue) {
 }
 
 __global__ void shared_kernel(char* last, int bytes) {
-  *last = cuda::device::dynamic_shared<char>()[bytes - 1];
+  SLUICE_DYNAMIC_SHARED(char, memory);
+  *last = memory[bytes - 1];
 }
 
 TEST(Launch, RefusesMoreSharedMemoryThanWasAllowed) {
   char last = 0;
   const auto launch = [&](int bytes) {
-    cuda::launch(shared_kernel, "shared", {.grid = dim3(1), .block = dim3(1), .shared_bytes = bytes}, &last, bytes);
+    cuda::launch_kernel(shared_kernel, "shared", {.grid = dim3(1), .block = dim3(1), .shared_bytes = bytes}, &last, bytes);
     cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   };
   launch(48 << 10);
@@ -51,7 +52,7 @@ TEST(Launch, RefusesMoreSharedMemoryThanWasAllowed) {
 
 TEST(Launch, RefusesShapesBeyondTheLimits) {
   const auto launch = [](dim3 grid, dim3 block) {
-    cuda::launch(add_kernel, "add", {.grid = grid, .block = block}, Many{}, 0, nullptr);
+    cuda::launch_kernel(add_kernel, "add", {.grid = grid, .block = block}, Many{}, 0, nullptr);
   };
   EXPECT_THROW(launch(dim3(0), dim3(32)), Error);
   EXPECT_THROW(launch(dim3(1, 65536), dim3(32)), Error);

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "kernels_cuda/device/ptx.cuh"
-#include "kernels_cuda/device/shared_memory.cuh"
 #include "tests/cuda_emulator/device_code.h"
 #include "tests/cuda_emulator/run_block.h"
 
@@ -23,7 +22,7 @@ template <typename T>
 struct Matrix {
   int cols;
   std::vector<T> values;
-  Matrix(int rows, int cols) : cols(cols), values(static_cast<size_t>(rows * cols)) {}
+  Matrix(int n_rows, int n_cols) : cols(n_cols), values(static_cast<size_t>(n_rows * n_cols)) {}
   T& at(int row, int col) { return values[static_cast<size_t>(row * cols + col)]; }
   [[nodiscard]] T at(int row, int col) const { return values[static_cast<size_t>(row * cols + col)]; }
 };
@@ -113,7 +112,7 @@ TEST(Matrix, Int8) {
                               word_of_a(a, g + 8, k + 16)};
     int32_t of_c[4];
     for (int i = 0; i < 4; ++i) of_c[i] = c.at(place_of_c(lane, i).row, place_of_c(lane, i).col);
-    ptx::mma_int8(of_c, of_a, word_of_b(b, k, g), word_of_b(b, k + 16, g));
+    ptx::mma_int8(of_c, of_a, word_of_b(b, k, g), word_of_b(b, k + 16, g), of_c);
     for (int i = 0; i < 4; ++i) {
       EXPECT_EQ(of_c[i], expected.at(place_of_c(lane, i).row, place_of_c(lane, i).col)) << lane << " " << i;
     }
@@ -127,11 +126,12 @@ TEST(Matrix, Int8OfHalfTheDepth) {
   run_block(32, [&] {
     const int lane = static_cast<int>(threadIdx.x);
     const int k = lane % 4 * 4;
-    const uint32_t of_a[2] = {word_of_a(a, lane / 4, k), word_of_a(a, lane / 4 + 8, k)};
-    int32_t of_c[4] = {};
-    ptx::mma_int8(of_c, of_a, word_of_b(b, k, lane / 4));
+    const uint32_t zeros[4] = {};
+    uint32_t of_c[4];
+    ptx::mma_int8_k16(of_c, word_of_a(a, lane / 4, k), word_of_a(a, lane / 4 + 8, k), word_of_b(b, k, lane / 4), zeros);
     for (int i = 0; i < 4; ++i) {
-      EXPECT_EQ(of_c[i], expected.at(place_of_c(lane, i).row, place_of_c(lane, i).col)) << lane << " " << i;
+      const auto found = static_cast<int32_t>(of_c[i]);
+      EXPECT_EQ(found, expected.at(place_of_c(lane, i).row, place_of_c(lane, i).col)) << lane << " " << i;
     }
   });
 }
@@ -140,7 +140,7 @@ TEST(Matrix, Int8SumsWrap) {
   run_block(32, [] {
     const uint32_t ones[4] = {0x01010101, 0x01010101, 0x01010101, 0x01010101};
     int32_t c[4] = {INT32_MAX, INT32_MAX - 32, -33, 0};
-    ptx::mma_int8(c, ones, 0x01010101, 0x01010101);
+    ptx::mma_int8(c, ones, 0x01010101, 0x01010101, c);
     EXPECT_EQ(c[0], INT32_MIN + 31);
     EXPECT_EQ(c[1], INT32_MAX);
     EXPECT_EQ(c[2], -1);
@@ -157,7 +157,7 @@ uint32_t element(int m, int row, int col) {
 template <typename Check>
 void load_and_check(void (*load)(uint32_t (&)[4], uint32_t), Check check) {
   const auto kernel = [&] {
-    auto* shared = cuda::device::dynamic_shared<uint16_t>();
+    auto* shared = dynamic_shared<uint16_t>();
     const auto row_of = [&](int m, int row) { return shared + 16 * (8 * kOrder[static_cast<size_t>(m)] + row); };
     const int lane = static_cast<int>(threadIdx.x);
     for (int col = 0; col < 8; ++col) {
@@ -188,7 +188,7 @@ TEST(Matrix, TransposedLoads) {
 TEST(MatrixDeathTest, LoadsFromOutside) {
   const auto kernel = [] {
     uint32_t r[4];
-    ptx::load_matrices(r, ptx::shared_address(cuda::device::dynamic_shared<char>()) + 16 * threadIdx.x);
+    ptx::load_matrices(r, ptx::shared_address(dynamic_shared<char>()) + 16 * threadIdx.x);
   };
   EXPECT_DEATH(run_block(32, kernel, 16 * 31), "thread \\(31, 0, 0\\): ldmatrix at byte 496 of 496 bytes");
 }

@@ -39,6 +39,13 @@ void barrier_of_threads(int id, int threads);
 
 /// The block's dynamic shared memory, aligned to 128 bytes and no more.
 std::byte* shared_memory();
+/// Becomes a pointer to it of any type.
+struct DynamicShared {
+  template <typename T>
+  operator T*() const {  // NOLINT(google-explicit-constructor): that is all it is for
+    return reinterpret_cast<T*>(shared_memory());
+  }
+};
 /// As ldmatrix and cp.async take it; fault when it is not in the dynamic shared memory.
 uint32_t shared_address(const void* at);
 /// The 16 bytes at a shared address; fault when they are misaligned or not all in the dynamic shared memory.

@@ -98,7 +98,10 @@ TEST(WarpIntrinsicsDeathTest, OtherCalls) {
 
 TEST(WarpIntrinsicsDeathTest, OtherMasks) {
   EXPECT_DEATH(run_block(32, [] { __syncwarp(threadIdx.x < 16 ? kAllLanes : 0xFFFF0000U); }),
-               "__syncwarp with mask");
+               "from thread 0 on: __syncwarp; from thread 16 on: .returned|__syncwarp with mask ffffffff, but of the "
+               "warp only lanes");
+  EXPECT_DEATH(run_block(32, [] { __syncwarp(threadIdx.x < 16 ? kAllLanes : 0xFFFFFFFEU); }),
+               "__syncwarp with mask .* waits in __syncwarp with mask ");
 }
 
 TEST(WarpIntrinsicsDeathTest, MasksWithoutTheirOwnLane) {

@@ -47,8 +47,8 @@ struct LaunchShape {
 
 /// Throws Error with `name` for what a GPU would refuse.
 template <typename... Parameters, typename... Arguments>
-void launch(void (*kernel)(Parameters...), std::string_view name, const LaunchShape& shape,
-            const Arguments&... arguments) {
+void launch_kernel(void (*kernel)(Parameters...), std::string_view name, const LaunchShape& shape,
+                   const Arguments&... arguments) {
   emulator::Grid grid{
       .grid = shape.grid, .block = shape.block, .shared_bytes = shape.shared_bytes, .name = name};
   emulator::check_limits(reinterpret_cast<const void*>(kernel), grid);
@@ -63,7 +63,7 @@ void launch(void (*kernel)(Parameters...), std::string_view name, const LaunchSh
 template <typename... Parameters, typename... Arguments>
 void launch_overlapping(void (*kernel)(Parameters...), std::string_view name, const LaunchShape& shape,
                         const Arguments&... arguments) {
-  launch(kernel, name, shape, arguments...);
+  launch_kernel(kernel, name, shape, arguments...);
 }
 
 }  // namespace sluice::cuda

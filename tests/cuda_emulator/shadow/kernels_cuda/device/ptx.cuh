@@ -16,52 +16,57 @@
 
 namespace sluice::cuda::ptx {
 
-/// The lane's operands into its words, the product, and C out of them.
-template <typename Sum, size_t kWords>
-void multiply(const char* call, Sum (&c)[4], const uint32_t (&a)[kWords], std::initializer_list<uint32_t> b,
-              void (*product)(emulator::WarpWords, uint32_t)) {
+/// The lane's operands into its words, the product, and D out of them.
+template <typename Sum>
+void multiply(const char* call, void (*product)(emulator::WarpWords, uint32_t), Sum (&d)[4],
+              std::initializer_list<uint32_t> a, std::initializer_list<uint32_t> b, const Sum (&c)[4]) {
   emulator::LaneWords& words = emulator::lane_words();
-  std::transform(c, c + 4, words.begin() + emulator::kWordsOfC, std::bit_cast<uint32_t, Sum>);
-  std::copy_n(a, kWords, words.begin() + emulator::kWordsOfA);
-  std::ranges::copy(b, words.begin() + emulator::kWordsOfB);
+  std::memcpy(&words[emulator::kWordsOfC], c, sizeof c);
+  std::ranges::copy(a, &words[emulator::kWordsOfA]);
+  std::ranges::copy(b, &words[emulator::kWordsOfB]);
   emulator::meet(call, emulator::kAllLanes, product);
-  std::transform(words.begin() + emulator::kWordsOfC, words.begin() + emulator::kWordsOfC + 4, c,
-                 std::bit_cast<Sum, uint32_t>);
+  std::memcpy(d, &words[emulator::kWordsOfC], sizeof d);
 }
 
 inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  multiply("mma.m16n8k16.bf16", c, a, {b0, b1}, emulator::multiply_bf16);
-}
-inline void mma_int8(int32_t (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  multiply("mma.m16n8k32.s8", c, a, {b0, b1}, emulator::multiply_int8_k32);
-}
-inline void mma_int8(int32_t (&c)[4], const uint32_t (&a)[2], uint32_t b) {
-  multiply("mma.m16n8k16.s8", c, a, {b}, emulator::multiply_int8_k16);
+  multiply("mma.m16n8k16.bf16", emulator::multiply_bf16, c, {a[0], a[1], a[2], a[3]}, {b0, b1}, c);
 }
 
-inline uint32_t shared_address(const void* at) {
-  return emulator::shared_address(at);
+template <typename Sum>
+void mma_int8(Sum (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, const Sum (&c)[4]) {
+  static_assert(sizeof(Sum) == 4);
+  multiply("mma.m16n8k32.s8", emulator::multiply_int8_k32, d, {a[0], a[1], a[2], a[3]}, {b0, b1}, c);
+}
+
+inline void mma_int8_k16(uint32_t (&d)[4], uint32_t a0, uint32_t a1, uint32_t b, const uint32_t (&c)[4]) {
+  multiply("mma.m16n8k16.s8", emulator::multiply_int8_k16, d, {a0, a1}, {b}, c);
+}
+
+inline uint32_t shared_address(const void* pointer) {
+  return emulator::shared_address(pointer);
 }
 
 /// ldmatrix: each lane's row is read when it comes, the last one's coming deals the elements out.
-inline void load_row(const char* call, uint32_t (&r)[4], uint32_t address,
-                     void (*spread)(emulator::WarpWords, uint32_t)) {
+inline void load_row(const char* call, void (*spread)(emulator::WarpWords, uint32_t), uint32_t (&r)[4],
+                     uint32_t address) {
   emulator::LaneWords& words = emulator::lane_words();
-  std::memcpy(words.data(), emulator::at_shared_address(address, call), 16);
+  std::memcpy(words.data(), emulator::at_shared_address(address, call), sizeof r);
   emulator::meet(call, emulator::kAllLanes, spread);
-  std::copy_n(words.begin(), 4, r);
+  std::memcpy(r, words.data(), sizeof r);
 }
 inline void load_matrices(uint32_t (&r)[4], uint32_t address) {
-  load_row("ldmatrix", r, address, emulator::spread_matrices);
+  load_row("ldmatrix", emulator::spread_matrices, r, address);
 }
 inline void load_matrices_transposed(uint32_t (&r)[4], uint32_t address) {
-  load_row("ldmatrix.trans", r, address, emulator::spread_matrices_transposed);
+  load_row("ldmatrix.trans", emulator::spread_matrices_transposed, r, address);
 }
 
-inline void copy_16_async(uint32_t to, const void* from, int bytes) {
-  emulator::copy_16_async(to, from, bytes);
+enum class Fill { kCopy, kZero };
+
+inline void copy_16_async(uint32_t to_shared, const void* from, Fill fill) {
+  emulator::copy_16_async(to_shared, from, fill == Fill::kCopy ? 16 : 0);
 }
-inline void commit_copies() {
+inline void end_copy_group() {
   emulator::commit_copies();
 }
 template <int kPending>
@@ -69,43 +74,43 @@ void wait_for_copies() {
   emulator::wait_for_copies(kPending);
 }
 
-inline void barrier(int id, int threads) {
+inline void sync_threads(int id, int threads) {
   emulator::barrier_of_threads(id, threads);
 }
 
 // A kernel begins when the one before it has ended, whatever it was launched with.
 inline void launch_dependents() {}
-inline void wait_for_dependency() {}
+inline void wait_for_dependencies() {}
 
-inline void prefetch_l2(const void* /*at*/) {}
+inline void prefetch_to_l2(const void* /*at*/) {}
 
-inline uint2 load_streamed(const void* at) {
-  return emulator::load(static_cast<const uint2*>(at), "ld.global.v2");
+inline uint2 load_streamed(const unsigned char* at) {
+  return emulator::load(reinterpret_cast<const uint2*>(at), "ld.global.v2");
 }
 
-inline uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) {
+inline uint32_t permute(uint32_t low, uint32_t high, uint32_t selector) {
   return emulator::permute_bytes(low, high, selector);
 }
 
-inline float max_of_magnitudes(float a, float b) {
+inline float max_nan(float a, float b) {
   if (std::isnan(a) || std::isnan(b)) return NAN;
-  return std::max(std::fabs(a), std::fabs(b));
+  return std::max(a, b);
 }
 
-/// Correctly rounded, where a GPU is within 2^-22; subnormal arguments and results are zeros as there.
-inline float exp2_approx(float x) {
+/// Correctly rounded, where a GPU is within 2^-22.
+inline float fast_exp2(float x) {
   const float y = std::exp2(x);
   return std::fpclassify(y) == FP_SUBNORMAL ? 0.0F : y;
 }
 
-inline int thread_x() {
+inline int thread_x_again() {
   return static_cast<int>(threadIdx.x);
 }
-inline int block_x() {
-  return static_cast<int>(blockIdx.x);
+inline uint32_t block_x_again() {
+  return blockIdx.x;
 }
-inline int block_y() {
-  return static_cast<int>(blockIdx.y);
+inline uint32_t block_y_again() {
+  return blockIdx.y;
 }
 
 }  // namespace sluice::cuda::ptx

@@ -3,12 +3,4 @@
 
 #include "tests/cuda_emulator/thread.h"
 
-namespace sluice::cuda::device {
-
-/// The block's dynamic shared memory, aligned to 128 bytes.
-template <typename T>
-T* dynamic_shared() {
-  return reinterpret_cast<T*>(emulator::shared_memory());
-}
-
-}  // namespace sluice::cuda::device
+#define SLUICE_DYNAMIC_SHARED(T, name) T* const name = ::sluice::emulator::DynamicShared()
