@@ -206,7 +206,7 @@ void Block::run_warp(size_t warp) {
   for (uint64_t rounds = uint64_t{1} << random_() % 12; rounds > 0 && w.ready != 0; --rounds) {
     const bool is_reversed = random_() % 2 != 0;
     for (uint32_t lanes = w.ready; lanes != 0;) {
-      const int lane = is_reversed ? std::bit_width(lanes) - 1 : std::countr_zero(lanes);
+      const int lane = is_reversed ? 31 - std::countl_zero(lanes) : std::countr_zero(lanes);
       lanes &= ~(1U << lane);
       resume(warp * kWarpLanes + static_cast<size_t>(lane));
     }
