@@ -10,6 +10,7 @@
 #include "kernels_cuda/base/check.h"
 #include "kernels_cuda/base/launch.cuh"
 #include "kernels_cuda/device/overlap.cuh"
+#include "kernels_cuda/device/shared_memory.cuh"
 #include "kernels_cuda/device/topk_search.cuh"
 #include "quant/base/error.h"
 
@@ -196,7 +197,7 @@ enum class Source { kRow, kCandidates };
 template <typename Shared, Source kSource>
 __global__ void __launch_bounds__(Shared::kThreads, Shared::kThreads <= 512 ? 2 : 1)
     top_k_row(const TopKArgs args) {
-  extern __shared__ uint32_t shared_words[];
+  SLUICE_DYNAMIC_SHARED(uint32_t, shared_words);
   auto& shared = *reinterpret_cast<Shared*>(shared_words);
   const int64_t row = blockIdx.x;
   follow_last();

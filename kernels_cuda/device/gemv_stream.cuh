@@ -11,6 +11,7 @@
 #include "kernels_cuda/device/gemv_sums.cuh"
 #include "kernels_cuda/device/overlap.cuh"
 #include "kernels_cuda/device/ptx.cuh"
+#include "kernels_cuda/device/shared_memory.cuh"
 
 namespace sluice::cuda {
 
@@ -151,7 +152,7 @@ __global__ void __launch_bounds__(32 * kStreamWarps<Format, kTokens>, 1)
     gemv_stream_kernel(const __grid_constant__ GemvArgs args) {
   using Sums = GemvSums<Format, kTokens>;
   constexpr int kRows = static_cast<int>(quant::kPanelRows);
-  extern __shared__ uint2 stage_memory[];
+  SLUICE_DYNAMIC_SHARED(uint2, stage_memory);
   __shared__ float parts[kStreamTurns * kStreamWarps<Format, kTokens> * kTokens * kRows];
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int warps = static_cast<int>(blockDim.x) / 32;

@@ -13,6 +13,7 @@
 #include "kernels_cuda/device/matrix_fragments.cuh"
 #include "kernels_cuda/device/overlap.cuh"
 #include "kernels_cuda/device/ptx.cuh"
+#include "kernels_cuda/device/shared_memory.cuh"
 #include "kernels_cuda/indexer.h"
 
 namespace sluice::cuda::device {
@@ -338,7 +339,7 @@ __device__ __forceinline__ void score_group(const KeyFragments<Shape>& keys,
 template <typename Shape, int kBlocksPerMultiprocessor>
 __global__ void __launch_bounds__(Shape::kThreads, kBlocksPerMultiprocessor)
     index_scores(const IndexArgs args) {
-  extern __shared__ uint8_t index_shared[];
+  SLUICE_DYNAMIC_SHARED(uint8_t, index_shared);
   auto& shared = *reinterpret_cast<IndexShared<Shape>*>(index_shared);
   const int block_key = static_cast<int>(blockIdx.y) * Shape::kBlockKeys;
   const int end = min(args.n_queries, static_cast<int>(blockIdx.x + 1) * args.queries_per_block);
@@ -402,7 +403,7 @@ template <typename Shape, int kBlocksPerMultiprocessor>
 __global__ void __launch_bounds__(Shape::kThreads, kBlocksPerMultiprocessor)
     index_scores_of_one(const IndexArgs args) {
   static_assert(Shape::kGroups == 1);
-  extern __shared__ uint8_t index_shared[];
+  SLUICE_DYNAMIC_SHARED(uint8_t, index_shared);
   auto& shared = *reinterpret_cast<IndexShared<Shape>*>(index_shared);
   const auto query = static_cast<int>(blockIdx.y);
   const int step = static_cast<int>(gridDim.x) * Shape::kBlockKeys;

@@ -5,6 +5,7 @@
 #include "kernels_cuda/device/mla_values.cuh"
 #include "kernels_cuda/device/overlap.cuh"
 #include "kernels_cuda/device/ptx.cuh"
+#include "kernels_cuda/device/shared_memory.cuh"
 #include "kernels_cuda/mla.h"
 
 namespace sluice::cuda::device {
@@ -150,7 +151,7 @@ __device__ __forceinline__ void attend_range(MlaShared<Shape>& shared, const Mla
 
 template <typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads, 1) mla_attend(const MlaArgs args) {
-  extern __shared__ uint8_t shared_bytes[];
+  SLUICE_DYNAMIC_SHARED(uint8_t, shared_bytes);
   auto& shared = *reinterpret_cast<MlaShared<Shape>*>(shared_bytes);
   const MlaPlace<Shape> at(static_cast<int>(threadIdx.x));
   RunningSoftmax running;

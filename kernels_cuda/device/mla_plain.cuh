@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels_cuda/device/latent.cuh"
+#include "kernels_cuda/device/shared_memory.cuh"
 #include "kernels_cuda/mla.h"
 
 namespace sluice::cuda::device {
@@ -89,7 +90,7 @@ __device__ __forceinline__ void plain_scores(const PlainArgs& args, const float*
 
 /// Grid: x = query * heads + head.
 __global__ void __launch_bounds__(kPlainThreads) mla_plain(const PlainArgs args) {
-  extern __shared__ float plain_shared[];
+  SLUICE_DYNAMIC_SHARED(float, plain_shared);
   __shared__ float parts[kPlainWarps];
   __shared__ int rows[kPlainRows];
   __shared__ float scores[kPlainRows];

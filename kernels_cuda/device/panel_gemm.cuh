@@ -16,6 +16,7 @@
 #include "kernels_cuda/device/activation_bytes.cuh"
 #include "kernels_cuda/device/panel_formats.cuh"
 #include "kernels_cuda/device/ptx.cuh"
+#include "kernels_cuda/device/shared_memory.cuh"
 #include "kernels_cuda/panel_gemm.h"
 
 namespace sluice::cuda {
@@ -244,7 +245,7 @@ template <class Format, int kTokens>
 __global__ void __launch_bounds__(kGemmThreads, (GemmShape<Format, kTokens>::kBlocks))
     panel_gemm_kernel(const __grid_constant__ PanelGemmArgs args) {
   using Shape = GemmShape<Format, kTokens>;
-  extern __shared__ __align__(16) uint16_t ring[];
+  SLUICE_DYNAMIC_SHARED(__align__(16) uint16_t, ring);
   __shared__ int64_t offsets[kTokens];
   const GemmTile tile = tile_of<kTokens>(args, static_cast<int>(blockIdx.y));
   if (tile.count == 0) return;
