@@ -11,6 +11,7 @@
 #include "kernels_cuda/device/mla_values.cuh"
 #include "kernels_cuda/device/overlap.cuh"
 #include "kernels_cuda/device/ptx.cuh"
+#include "kernels_cuda/device/shared_memory.cuh"
 #include "kernels_cuda/mla.h"
 #include "kernels_cuda/mla_expanded_plan.h"
 
@@ -321,7 +322,7 @@ __device__ __forceinline__ void write_expanded(const ExpandedOutput& out, const 
 
 /// Grid: x = blocks of queries, the last ones first (they see most), y = heads.
 __global__ void __launch_bounds__(kExpandedThreads, 1) mla_expanded(const ExpandedArgs args) {
-  extern __shared__ uint8_t expanded_shared[];
+  SLUICE_DYNAMIC_SHARED(uint8_t, expanded_shared);
   auto& shared = *reinterpret_cast<ExpandedShared*>(expanded_shared);
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int warp = static_cast<int>(threadIdx.x) / 32;

@@ -1,5 +1,5 @@
-// Makes g++ read CUDA device code as C++ for the emulator: CUDA's keywords, and the intrinsics that kernels_cuda
-// uses. Included before all else of a .cu file (-include).
+// Makes g++ read CUDA device code as C++ for the emulator: CUDA's keywords, and the intrinsics that
+// kernels_cuda uses. Included before all else of a .cu file (-include).
 #pragma once
 
 #include <cuda_bf16.h>
@@ -9,7 +9,8 @@
 
 #include "tests/cuda_emulator/device_variables.h"
 
-// A block runs alone, so its static shared memory may be one for all blocks. It is not filled before a block begins.
+// A block runs alone, so its static shared memory may be one for all blocks. It is not filled before a block
+// begins.
 #undef __shared__
 #define __shared__ static
 #undef __global__
