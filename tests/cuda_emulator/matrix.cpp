@@ -24,8 +24,8 @@ struct Operands {
   T b[kDepth][kCols];
 };
 
-/// With g = lane / 4 and t = lane % 4: registers 2h and 2h + 1 of A hold the t-th words of the h-th 16 bytes of rows g
-/// and g + 8, register h of B the t-th word of the h-th 16 bytes of column g.
+/// With g = lane / 4 and t = lane % 4: registers 2h and 2h + 1 of A hold the t-th words of the h-th 16 bytes
+/// of rows g and g + 8, register h of B the t-th word of the h-th 16 bytes of column g.
 template <typename T, size_t kDepth, size_t kPerWord, typename Element>
 Operands<T, kDepth> gather(WarpWords words, Element element) {
   Operands<T, kDepth> all;
