@@ -6,6 +6,7 @@
 #include <array>
 #include <bit>
 #include <boost/context/fiber.hpp>
+#include <boost/context/preallocated.hpp>
 #include <boost/context/protected_fixedsize_stack.hpp>
 #include <cstdio>
 #include <cstdlib>
@@ -30,6 +31,8 @@ namespace {
 
 constexpr size_t kMostWarps = 32;
 constexpr size_t kStackBytes = size_t{64} << 10;
+constexpr size_t kStackStep = 448;  // what a waiting thread holds, about, in whole cache lines
+constexpr size_t kMostSkipped = size_t{16} << 10;
 /// Of the first byte of dynamic shared memory: no offset passes for an address, and it is aligned to 128 and no more.
 constexpr uint32_t kFirstSharedAddress = 4096 + 128;
 constexpr size_t kMostShared = cuda::kMostSharedBytes;
@@ -85,16 +88,17 @@ class Block {
   bool arrive(const char* call, size_t id, int threads, bool value);
 
  private:
-  static constexpr size_t kNoThread = SIZE_MAX;
+  static constexpr size_t kScheduler = SIZE_MAX;  // in the place of a thread
 
   void prepare_threads();
   void run_block();
   void fill_shared();
   void check_guards() const;
   void run_warp(size_t warp);
-  void resume(size_t thread);
   [[nodiscard]] boost::context::fiber new_fiber();
-  void suspend();
+  boost::context::fiber& fiber_of(size_t thread);
+  void switch_to(size_t thread);
+  void pass_on();
   void wait(const char* call, uint32_t mask);
   void finish_thread();
   void release(size_t warp, uint32_t lanes);
@@ -111,8 +115,12 @@ class Block {
   std::deque<Thread> threads_;  // the first threads_of_block_ are this grid's
   size_t threads_of_block_ = 0;
   size_t living_ = 0;
-  size_t current_ = kNoThread;
+  size_t current_ = kScheduler;
+  size_t previous_ = kScheduler;     // ran before `current_`
   boost::context::fiber scheduler_;  // suspended while a thread runs
+  size_t round_warp_ = 0;
+  uint32_t round_lanes_ = 0;  // that are still to run in this round of the warp
+  bool is_round_reversed_ = false;
   std::array<Warp, kMostWarps> warps_;
   uint32_t ready_warps_ = 0;
   std::array<Barrier, 16> barriers_;
@@ -121,7 +129,7 @@ class Block {
 
 void Block::fault(const std::string& what) const {
   std::string place = fmt::format("kernel {}, block {}", grid_.name, text(blockIdx));
-  if (current_ != kNoThread) place += fmt::format(", thread {}", text(threads_[current_].index));
+  if (current_ != kScheduler) place += fmt::format(", thread {}", text(threads_[current_].index));
   fmt::print(stderr, "CUDA emulator: {}: {} (SLUICE_TEST_SEED={})\n", place, what, seed());
   std::abort();
 }
@@ -203,38 +211,53 @@ size_t Block::random_ready_warp() {
 /// Some rounds, 1 or thousands, of a warp's lanes, so that warps meet each other at all distances.
 void Block::run_warp(size_t warp) {
   const Warp& w = warps_[warp];
+  round_warp_ = warp;
   for (uint64_t rounds = uint64_t{1} << random_() % 12; rounds > 0 && w.ready != 0; --rounds) {
-    const bool is_reversed = random_() % 2 != 0;
-    for (uint32_t lanes = w.ready; lanes != 0;) {
-      const int lane = is_reversed ? std::bit_width(lanes) - 1 : std::countr_zero(lanes);
-      lanes &= ~(1U << lane);
-      resume(warp * kWarpLanes + static_cast<size_t>(lane));
-    }
+    is_round_reversed_ = random_() % 2 != 0;
+    round_lanes_ = w.ready;
+    pass_on();
   }
 }
 
+/// To the next lane of the round, which passes on to the one after it, the last one to the scheduler.
+void Block::pass_on() {
+  if (round_lanes_ == 0) {
+    switch_to(kScheduler);
+    return;
+  }
+  const int lane = is_round_reversed_ ? std::bit_width(round_lanes_) - 1 : std::countr_zero(round_lanes_);
+  round_lanes_ &= ~(1U << lane);
+  switch_to(round_warp_ * kWarpLanes + static_cast<size_t>(lane));
+}
+
+boost::context::fiber& Block::fiber_of(size_t thread) {
+  return thread == kScheduler ? scheduler_ : threads_[thread].fiber;
+}
+
+/// Returns when another one switches to this one.
+void Block::switch_to(size_t thread) {
+  previous_ = current_;
+  current_ = thread;
+  if (thread != kScheduler) threadIdx = threads_[thread].index;
+  boost::context::fiber from = std::move(fiber_of(thread)).resume();
+  fiber_of(previous_) = std::move(from);
+}
+
+/// Stacks begin at different distances from a page, else the caches would hold few of them.
 boost::context::fiber Block::new_fiber() {
-  return {std::allocator_arg, boost::context::protected_fixedsize_stack(kStackBytes),
-          [this](boost::context::fiber&& scheduler) -> boost::context::fiber {
-            scheduler_ = std::move(scheduler);
+  boost::context::protected_fixedsize_stack allocator(kStackBytes);
+  const boost::context::stack_context stack = allocator.allocate();
+  const size_t skipped = threads_.size() * kStackStep % kMostSkipped;
+  const boost::context::preallocated rest(static_cast<std::byte*>(stack.sp) - skipped, stack.size - skipped, stack);
+  return {std::allocator_arg, rest, allocator,
+          [this](boost::context::fiber&& from) -> boost::context::fiber {
+            fiber_of(previous_) = std::move(from);
             for (;;) {  // the next block's thread of the same number; ended by the fiber's destruction
               (*thread_)();
               finish_thread();
-              suspend();
+              pass_on();
             }
           }};
-}
-
-void Block::resume(size_t thread) {
-  current_ = thread;
-  Thread& t = threads_[thread];
-  threadIdx = t.index;
-  t.fiber = std::move(t.fiber).resume();
-  current_ = kNoThread;
-}
-
-void Block::suspend() {
-  scheduler_ = std::move(scheduler_).resume();
 }
 
 /// Until release().
@@ -245,7 +268,7 @@ void Block::wait(const char* call, uint32_t mask) {
   Warp& w = warp();
   w.ready &= ~(1U << lane());
   if (w.ready == 0) ready_warps_ &= ~(1U << current_ / kWarpLanes);
-  suspend();
+  pass_on();
 }
 
 void Block::release(size_t warp, uint32_t lanes) {
@@ -268,7 +291,7 @@ void Block::finish_thread() {
 
 void Block::check_same_call(size_t other, const char* call, uint32_t mask) const {
   const Thread& t = threads_[other];
-  if (std::strcmp(t.call, call) == 0 && t.mask == mask) return;
+  if (t.mask == mask && (t.call == call || std::strcmp(t.call, call) == 0)) return;
   fault(fmt::format("{} with mask {:08x}, but thread {} of its warp waits in {} with mask {:08x}", call, mask,
                     text(t.index), t.call, t.mask));
 }

@@ -2,6 +2,8 @@
 // no overloads of. The host's compiler contracts no product and sum to one rounding by itself, as nvcc does.
 #pragma once
 
+#include <math.h>
+
 #include <bit>
 #include <cmath>
 #include <cstdint>
