@@ -104,7 +104,8 @@ TEST(AsyncCopiesDeathTest, NotAwaited) {
     ptx::end_copy_group();
     ptx::wait_for_copies<1>();
   };
-  EXPECT_DEATH(run_block(1, kernel, 64), "thread \\(0, 0, 0\\): it ends and has not waited for 1 asynchronous copies");
+  EXPECT_DEATH(run_block(1, kernel, 64),
+               "thread \\(0, 0, 0\\): it ends and has not waited for 1 asynchronous copies");
 }
 
 TEST(AsyncCopiesDeathTest, AddressesOfOtherMemory) {

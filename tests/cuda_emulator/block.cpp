@@ -33,7 +33,8 @@ constexpr size_t kMostWarps = 32;
 constexpr size_t kStackBytes = size_t{64} << 10;
 constexpr size_t kStackStep = 448;  // what a waiting thread holds, about, in whole cache lines
 constexpr size_t kMostSkipped = size_t{16} << 10;
-/// Of the first byte of dynamic shared memory: no offset passes for an address, and it is aligned to 128 and no more.
+/// Of the first byte of dynamic shared memory: no offset passes for an address, and it is aligned to 128 and
+/// no more.
 constexpr uint32_t kFirstSharedAddress = 4096 + 128;
 constexpr size_t kMostShared = cuda::kMostSharedBytes;
 constexpr size_t kGuardBytes = 128;
@@ -49,8 +50,8 @@ struct Thread {
 
 /// Bit l of each mask is lane l.
 struct Warp {
-  uint32_t living = 0;  // have not returned
-  uint32_t ready = 0;   // living and not waiting
+  uint32_t living = 0;   // have not returned
+  uint32_t ready = 0;    // living and not waiting
   uint32_t meeting = 0;  // waiting in a collective
   alignas(64) std::array<LaneWords, kWarpLanes> words;
 };
@@ -204,7 +205,8 @@ void Block::check_guards() const {
 
 size_t Block::random_ready_warp() {
   uint32_t ready = ready_warps_;
-  for (auto skip = random_() % static_cast<unsigned>(std::popcount(ready)); skip > 0; --skip) ready &= ready - 1;
+  for (auto skip = random_() % static_cast<unsigned>(std::popcount(ready)); skip > 0; --skip)
+    ready &= ready - 1;
   return static_cast<size_t>(std::countr_zero(ready));
 }
 
@@ -248,9 +250,9 @@ boost::context::fiber Block::new_fiber() {
   boost::context::protected_fixedsize_stack allocator(kStackBytes);
   const boost::context::stack_context stack = allocator.allocate();
   const size_t skipped = threads_.size() * kStackStep % kMostSkipped;
-  const boost::context::preallocated rest(static_cast<std::byte*>(stack.sp) - skipped, stack.size - skipped, stack);
-  return {std::allocator_arg, rest, allocator,
-          [this](boost::context::fiber&& from) -> boost::context::fiber {
+  const boost::context::preallocated rest(static_cast<std::byte*>(stack.sp) - skipped, stack.size - skipped,
+                                          stack);
+  return {std::allocator_arg, rest, allocator, [this](boost::context::fiber&& from) -> boost::context::fiber {
             fiber_of(previous_) = std::move(from);
             for (;;) {  // the next block's thread of the same number; ended by the fiber's destruction
               (*thread_)();
@@ -336,7 +338,8 @@ bool Block::arrive(const char* call, size_t id, int threads, bool value) {
   Barrier& barrier = barriers_[id];
   if (barrier.arrived == 0) barrier.threads = threads;
   if (barrier.threads != threads) {
-    fault(fmt::format("{} {} for {} threads, but others wait there for {}", call, id, threads, barrier.threads));
+    fault(fmt::format("{} {} for {} threads, but others wait there for {}", call, id, threads,
+                      barrier.threads));
   }
   ++barrier.arrived;
   barrier.any |= value;
@@ -355,7 +358,8 @@ void Block::fault_deadlock() {
   for (size_t i = 0; i < threads_of_block_; ++i) {
     const bool lives = (warps_[i / kWarpLanes].living >> i % kWarpLanes & 1) != 0;
     const char* call = lives ? threads_[i].call : "(returned)";
-    if (last == nullptr || std::strcmp(call, last) != 0) where += fmt::format("; from thread {} on: {}", i, call);
+    if (last == nullptr || std::strcmp(call, last) != 0)
+      where += fmt::format("; from thread {} on: {}", i, call);
     last = call;
   }
   fault("no thread can go on" + where);
@@ -414,8 +418,8 @@ uint32_t shared_address(const void* at) {
 std::byte* at_shared_address(uint32_t address, const char* call) {
   const uint32_t offset = address - kFirstSharedAddress;
   if (address % 16 != 0 || offset + size_t{16} > block().shared_bytes()) {
-    fault(fmt::format("{} at byte {} of {} bytes of dynamic shared memory: expected 16 aligned bytes of it", call,
-                      static_cast<int32_t>(offset), block().shared_bytes()));
+    fault(fmt::format("{} at byte {} of {} bytes of dynamic shared memory: expected 16 aligned bytes of it",
+                      call, static_cast<int32_t>(offset), block().shared_bytes()));
   }
   return block().shared() + offset;
 }

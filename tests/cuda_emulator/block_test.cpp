@@ -174,9 +174,11 @@ TEST(BlockDeathTest, BarriersOfOtherNumbersOfThreads) {
 }
 
 TEST(BlockDeathTest, WritesBesideDynamicSharedMemory) {
-  EXPECT_DEATH(run_block(32, [] { dynamic_shared<char>()[100] = 0; }, 100),
+  EXPECT_DEATH(run_block(
+                   32, [] { dynamic_shared<char>()[100] = 0; }, 100),
                "wrote behind the 100 bytes of dynamic shared memory");
-  EXPECT_DEATH(run_block(32, [] { dynamic_shared<char>()[-1] = 0; }, 100),
+  EXPECT_DEATH(run_block(
+                   32, [] { dynamic_shared<char>()[-1] = 0; }, 100),
                "wrote before the dynamic shared memory");
 }
 

@@ -89,7 +89,9 @@ TEST(MemoryIntrinsicsDeathTest, MisalignedLoads) {
   alignas(16) static const std::array<uint32_t, 8> from{};
   EXPECT_DEATH(run_block(1, [] { __ldg(reinterpret_cast<const uint2*>(&from[1])); }),
                "kernel tested, block .*, thread .*: __ldg of 8 bytes at a misaligned address");
-  EXPECT_DEATH(run_block(1, [] { cuda::ptx::load_streamed(reinterpret_cast<const unsigned char*>(&from[1])); }), "ld.global.v2 of 8 bytes");
+  EXPECT_DEATH(
+      run_block(1, [] { cuda::ptx::load_streamed(reinterpret_cast<const unsigned char*>(&from[1])); }),
+      "ld.global.v2 of 8 bytes");
 }
 
 }  // namespace

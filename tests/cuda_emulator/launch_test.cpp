@@ -39,7 +39,8 @@ __global__ void shared_kernel(char* last, int bytes) {
 TEST(Launch, RefusesMoreSharedMemoryThanWasAllowed) {
   char last = 0;
   const auto launch = [&](int bytes) {
-    cuda::launch_kernel(shared_kernel, "shared", {.grid = dim3(1), .block = dim3(1), .shared_bytes = bytes}, &last, bytes);
+    cuda::launch_kernel(shared_kernel, "shared", {.grid = dim3(1), .block = dim3(1), .shared_bytes = bytes},
+                        &last, bytes);
     cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
   };
   launch(48 << 10);

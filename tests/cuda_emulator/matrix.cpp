@@ -1,5 +1,6 @@
 #include "tests/cuda_emulator/matrix.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -24,8 +25,8 @@ struct Operands {
   float b[kDepth][kCols];
 };
 
-/// With g = lane / 4 and t = lane % 4: registers 2h and 2h + 1 of A hold the t-th words of the h-th 16 bytes of rows g
-/// and g + 8, register h of B the t-th word of the h-th 16 bytes of column g.
+/// With g = lane / 4 and t = lane % 4: registers 2h and 2h + 1 of A hold the t-th words of the h-th 16 bytes
+/// of rows g and g + 8, register h of B the t-th word of the h-th 16 bytes of column g.
 template <size_t kDepth, size_t kPerWord, typename Element>
 Operands<kDepth> gather(WarpWords words, Element element) {
   Operands<kDepth> all;
@@ -46,12 +47,14 @@ Operands<kDepth> gather(WarpWords words, Element element) {
 /// A B. Those of int8 are exact: their sums stay below 2^24.
 template <size_t kDepth>
 struct Product {
-  float values[kRows][kCols] = {};
+  float values[kRows][kCols];
   explicit Product(const Operands<kDepth>& operands) {
     for (size_t row = 0; row < kRows; ++row) {
+      float sums[kCols] = {};
       for (size_t k = 0; k < kDepth; ++k) {
-        for (size_t col = 0; col < kCols; ++col) values[row][col] += operands.a[row][k] * operands.b[k][col];
+        for (size_t col = 0; col < kCols; ++col) sums[col] += operands.a[row][k] * operands.b[k][col];
       }
+      std::copy_n(sums, kCols, values[row]);
     }
   }
 };

@@ -20,9 +20,9 @@ namespace ptx = cuda::ptx;
 /// Row-major; every product reads its operands by the formulas of the PTX ISA.
 template <typename T>
 struct Matrix {
-  int cols;
+  int64_t cols;
   std::vector<T> values;
-  Matrix(int n_rows, int n_cols) : cols(n_cols), values(static_cast<size_t>(n_rows * n_cols)) {}
+  Matrix(int64_t n_rows, int64_t n_cols) : cols(n_cols), values(static_cast<size_t>(n_rows * n_cols)) {}
   T& at(int row, int col) { return values[static_cast<size_t>(row * cols + col)]; }
   [[nodiscard]] T at(int row, int col) const { return values[static_cast<size_t>(row * cols + col)]; }
 };
@@ -128,7 +128,8 @@ TEST(Matrix, Int8OfHalfTheDepth) {
     const int k = lane % 4 * 4;
     const uint32_t zeros[4] = {};
     uint32_t of_c[4];
-    ptx::mma_int8_k16(of_c, word_of_a(a, lane / 4, k), word_of_a(a, lane / 4 + 8, k), word_of_b(b, k, lane / 4), zeros);
+    ptx::mma_int8_k16(of_c, word_of_a(a, lane / 4, k), word_of_a(a, lane / 4 + 8, k),
+                      word_of_b(b, k, lane / 4), zeros);
     for (int i = 0; i < 4; ++i) {
       const auto found = static_cast<int32_t>(of_c[i]);
       EXPECT_EQ(found, expected.at(place_of_c(lane, i).row, place_of_c(lane, i).col)) << lane << " " << i;
@@ -148,7 +149,8 @@ TEST(Matrix, Int8SumsWrap) {
   });
 }
 
-/// Element (row, col) of matrix m is 100 m + 10 row + col; matrices lie in the order 2, 0, 3, 1, rows 32 bytes apart.
+/// Element (row, col) of matrix m is 100 m + 10 row + col; matrices lie in the order 2, 0, 3, 1, rows 32
+/// bytes apart.
 constexpr std::array<int, 4> kOrder = {2, 0, 3, 1};
 uint32_t element(int m, int row, int col) {
   return static_cast<uint32_t>(100 * m + 10 * row + col);
@@ -158,7 +160,9 @@ template <typename Check>
 void load_and_check(void (*load)(uint32_t (&)[4], uint32_t), Check check) {
   const auto kernel = [&] {
     auto* shared = dynamic_shared<uint16_t>();
-    const auto row_of = [&](int m, int row) { return shared + 16 * (8 * kOrder[static_cast<size_t>(m)] + row); };
+    const auto row_of = [&](int m, int row) {
+      return shared + int64_t{16} * (8 * kOrder[static_cast<size_t>(m)] + row);
+    };
     const int lane = static_cast<int>(threadIdx.x);
     for (int col = 0; col < 8; ++col) {
       row_of(lane / 8, lane % 8)[col] = static_cast<uint16_t>(element(lane / 8, lane % 8, col));
@@ -190,7 +194,7 @@ TEST(MatrixDeathTest, LoadsFromOutside) {
     uint32_t r[4];
     ptx::load_matrices(r, ptx::shared_address(dynamic_shared<char>()) + 16 * threadIdx.x);
   };
-  EXPECT_DEATH(run_block(32, kernel, 16 * 31), "thread \\(31, 0, 0\\): ldmatrix at byte 496 of 496 bytes");
+  EXPECT_DEATH(run_block(32, kernel, 496), "thread \\(31, 0, 0\\): ldmatrix at byte 496 of 496 bytes");
 }
 
 }  // namespace

@@ -91,15 +91,17 @@ TEST(WarpIntrinsicsDeathTest, OtherCalls) {
       __ballot_sync(kAllLanes, 1);
     }
   };
-  EXPECT_DEATH(run_block(32, kernel),
-               "kernel tested, block \\(0, 0, 0\\), thread .*(__syncwarp .* waits in __ballot_sync|__ballot_sync .* "
-               "waits in __syncwarp)");
+  EXPECT_DEATH(
+      run_block(32, kernel),
+      "kernel tested, block \\(0, 0, 0\\), thread .*(__syncwarp .* waits in __ballot_sync|__ballot_sync .* "
+      "waits in __syncwarp)");
 }
 
 TEST(WarpIntrinsicsDeathTest, OtherMasks) {
-  EXPECT_DEATH(run_block(32, [] { __syncwarp(threadIdx.x < 16 ? kAllLanes : 0xFFFF0000U); }),
-               "from thread 0 on: __syncwarp; from thread 16 on: .returned|__syncwarp with mask ffffffff, but of the "
-               "warp only lanes");
+  EXPECT_DEATH(
+      run_block(32, [] { __syncwarp(threadIdx.x < 16 ? kAllLanes : 0xFFFF0000U); }),
+      "from thread 0 on: __syncwarp; from thread 16 on: .returned|__syncwarp with mask ffffffff, but of the "
+      "warp only lanes");
   EXPECT_DEATH(run_block(32, [] { __syncwarp(threadIdx.x < 16 ? kAllLanes : 0xFFFFFFFEU); }),
                "__syncwarp with mask .* waits in __syncwarp with mask ");
 }
