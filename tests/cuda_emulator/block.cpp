@@ -98,9 +98,10 @@ class Block {
   void run_warp(size_t warp);
   [[nodiscard]] boost::context::fiber new_fiber();
   boost::context::fiber& fiber_of(size_t thread);
-  void switch_to(size_t thread);
-  void pass_on();
-  void wait(const char* call, uint32_t mask);
+  // A return after a switch is one that the processor foresees wrongly: of them there shall be few.
+  [[gnu::always_inline]] inline void switch_to(size_t thread);
+  [[gnu::always_inline]] inline void pass_on();
+  [[gnu::always_inline]] inline void wait(const char* call, uint32_t mask);
   void finish_thread();
   void release(size_t warp, uint32_t lanes);
   void complete(Barrier& barrier);
@@ -365,77 +366,74 @@ void Block::fault_deadlock() {
   fault("no thread can go on" + where);
 }
 
-Block& block() {
-  static Block the_block;
-  return the_block;
-}
+Block the_block;
 
 }  // namespace
 
 void run_grid(const Grid& grid, const std::function<void()>& thread) {
   static std::mutex one_grid;
   const std::lock_guard lock(one_grid);
-  block().run(grid, thread);
+  the_block.run(grid, thread);
 }
 
 void fault(const std::string& what) {
-  block().fault(what);
+  the_block.fault(what);
 }
 
 LaneWords& lane_words() {
-  return block().words();
+  return the_block.words();
 }
 
 int lane() {
-  return block().lane();
+  return the_block.lane();
 }
 
 void meet(const char* call, uint32_t mask, void (*compute)(WarpWords words, uint32_t mask)) {
-  block().meet(call, mask, compute);
+  the_block.meet(call, mask, compute);
 }
 
 bool barrier_of_block(const char* call, bool value) {
-  return block().arrive(call, 0, 0, value);
+  return the_block.arrive(call, 0, 0, value);
 }
 
 void barrier_of_threads(int id, int threads) {
   if (id < 1 || id > 15 || threads <= 0 || threads % kWarpLanes != 0) {
     fault(fmt::format("barrier {} for {} threads: expected 1 to 15, and a multiple of 32", id, threads));
   }
-  block().arrive("barrier", static_cast<size_t>(id), threads, false);
+  the_block.arrive("barrier", static_cast<size_t>(id), threads, false);
 }
 
 std::byte* shared_memory() {
-  return block().shared();
+  return the_block.shared();
 }
 
 uint32_t shared_address(const void* at) {
-  const auto offset = reinterpret_cast<uintptr_t>(at) - reinterpret_cast<uintptr_t>(block().shared());
-  if (offset > block().shared_bytes()) fault("a shared address of what is not in the dynamic shared memory");
+  const auto offset = reinterpret_cast<uintptr_t>(at) - reinterpret_cast<uintptr_t>(the_block.shared());
+  if (offset > the_block.shared_bytes()) fault("a shared address of what is not in the dynamic shared memory");
   return kFirstSharedAddress + static_cast<uint32_t>(offset);
 }
 
 std::byte* at_shared_address(uint32_t address, const char* call) {
   const uint32_t offset = address - kFirstSharedAddress;
-  if (address % 16 != 0 || offset + size_t{16} > block().shared_bytes()) {
+  if (address % 16 != 0 || offset + size_t{16} > the_block.shared_bytes()) {
     fault(fmt::format("{} at byte {} of {} bytes of dynamic shared memory: expected 16 aligned bytes of it",
-                      call, static_cast<int32_t>(offset), block().shared_bytes()));
+                      call, static_cast<int32_t>(offset), the_block.shared_bytes()));
   }
-  return block().shared() + offset;
+  return the_block.shared() + offset;
 }
 
 void copy_16_async(uint32_t to, const void* from, int bytes) {
   if (bytes < 0 || bytes > 16) fault(fmt::format("cp.async of {} bytes: expected 0 to 16", bytes));
   check_aligned(from, 16, "cp.async");
-  block().copies().add(at_shared_address(to, "cp.async"), from, bytes);
+  the_block.copies().add(at_shared_address(to, "cp.async"), from, bytes);
 }
 
 void commit_copies() {
-  block().copies().commit();
+  the_block.copies().commit();
 }
 
 void wait_for_copies(int pending) {
-  block().copies().wait(pending);
+  the_block.copies().wait(pending);
 }
 
 }  // namespace sluice::emulator
