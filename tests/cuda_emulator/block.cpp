@@ -43,16 +43,16 @@ constexpr auto kGuard = std::byte{0xA5};
 struct Thread {
   boost::context::fiber fiber;
   uint3 index{};
-  const char* call = nullptr;  // what it waits in
-  uint32_t mask = 0;           // of a collective, or 0
   AsyncCopies copies;
 };
 
 /// Bit l of each mask is lane l.
 struct Warp {
-  uint32_t living = 0;   // have not returned
-  uint32_t ready = 0;    // living and not waiting
-  uint32_t meeting = 0;  // waiting in a collective
+  uint32_t living = 0;                          // have not returned
+  uint32_t ready = 0;                           // living and not waiting
+  uint32_t meeting = 0;                         // waiting in a collective
+  std::array<const char*, kWarpLanes> calls{};  // that lanes wait in
+  std::array<uint32_t, kWarpLanes> masks{};     // of a collective, or 0
   alignas(64) std::array<LaneWords, kWarpLanes> words;
 };
 
@@ -265,11 +265,11 @@ boost::context::fiber Block::new_fiber() {
 
 /// Until release().
 void Block::wait(const char* call, uint32_t mask) {
-  Thread& me = threads_[current_];
-  me.call = call;
-  me.mask = mask;
+  const auto me = static_cast<size_t>(lane());
   Warp& w = warp();
-  w.ready &= ~(1U << lane());
+  w.calls[me] = call;
+  w.masks[me] = mask;
+  w.ready &= ~(1U << me);
   if (w.ready == 0) ready_warps_ &= ~(1U << current_ / kWarpLanes);
   pass_on();
 }
@@ -293,10 +293,12 @@ void Block::finish_thread() {
 }
 
 void Block::check_same_call(size_t other, const char* call, uint32_t mask) const {
-  const Thread& t = threads_[other];
-  if (t.mask == mask && (t.call == call || std::strcmp(t.call, call) == 0)) return;
+  const Warp& w = warps_[current_ / kWarpLanes];
+  const char* others = w.calls[other];
+  if (w.masks[other] == mask && (others == call || std::strcmp(others, call) == 0)) return;
+  const size_t thread = current_ / kWarpLanes * kWarpLanes + other;
   fault(fmt::format("{} with mask {:08x}, but thread {} of its warp waits in {} with mask {:08x}", call, mask,
-                    text(t.index), t.call, t.mask));
+                    text(threads_[thread].index), others, w.masks[other]));
 }
 
 void Block::meet(const char* call, uint32_t mask, void (*compute)(WarpWords, uint32_t)) {
@@ -307,16 +309,14 @@ void Block::meet(const char* call, uint32_t mask, void (*compute)(WarpWords, uin
     fault(fmt::format("{} with mask {:08x}, but of the warp only lanes {:08x} have not returned", call, mask,
                       w.living));
   }
-  const size_t first = current_ - static_cast<size_t>(lane());
   const uint32_t here = w.meeting & mask;
-  if (here != 0) check_same_call(first + static_cast<size_t>(std::countr_zero(here)), call, mask);
   if ((here | me) != mask) {
     w.meeting |= me;
     wait(call, mask);
     return;
   }
   for (uint32_t lanes = here; lanes != 0; lanes &= lanes - 1) {
-    check_same_call(first + static_cast<size_t>(std::countr_zero(lanes)), call, mask);
+    check_same_call(static_cast<size_t>(std::countr_zero(lanes)), call, mask);
   }
   if (compute != nullptr) compute(w.words, mask);
   w.meeting &= ~here;
@@ -357,8 +357,9 @@ void Block::fault_deadlock() {
   std::string where;
   const char* last = nullptr;
   for (size_t i = 0; i < threads_of_block_; ++i) {
-    const bool lives = (warps_[i / kWarpLanes].living >> i % kWarpLanes & 1) != 0;
-    const char* call = lives ? threads_[i].call : "(returned)";
+    const Warp& w = warps_[i / kWarpLanes];
+    const bool lives = (w.living >> i % kWarpLanes & 1) != 0;
+    const char* call = lives ? w.calls[i % kWarpLanes] : "(returned)";
     if (last == nullptr || std::strcmp(call, last) != 0)
       where += fmt::format("; from thread {} on: {}", i, call);
     last = call;
@@ -409,7 +410,8 @@ std::byte* shared_memory() {
 
 uint32_t shared_address(const void* at) {
   const auto offset = reinterpret_cast<uintptr_t>(at) - reinterpret_cast<uintptr_t>(the_block.shared());
-  if (offset > the_block.shared_bytes()) fault("a shared address of what is not in the dynamic shared memory");
+  if (offset > the_block.shared_bytes())
+    fault("a shared address of what is not in the dynamic shared memory");
   return kFirstSharedAddress + static_cast<uint32_t>(offset);
 }
 
