@@ -17,7 +17,8 @@ struct Grid {
 };
 
 /// Calls `thread` once for every thread of the grid; it finds its place in threadIdx, blockIdx, blockDim and
-/// gridDim (device_code.h). Returns when all have returned. One grid runs at a time in a process, others wait.
+/// gridDim (device_code.h). Returns when all have returned. One grid runs at a time in a process, others
+/// wait.
 ///
 /// Within a block the order of threads between barriers is random, and so is whether asynchronous copies
 /// happen at once or as late as they may: SLUICE_TEST_SEED, or 1, begins the random numbers. Misuse of what

@@ -1,5 +1,5 @@
-// Makes g++ read CUDA device code as C++ for the emulator: CUDA's keywords, and the intrinsics that kernels_cuda
-// uses. Included before all else of a .cu file (-include).
+// Makes g++ read CUDA device code as C++ for the emulator: CUDA's keywords, and the intrinsics that
+// kernels_cuda uses. Included before all else of a .cu file (-include).
 #pragma once
 
 #include <cuda_bf16.h>
@@ -9,7 +9,9 @@
 
 #include "tests/cuda_emulator/device_variables.h"
 
-// A block runs alone, so its static shared memory may be one for all blocks. It is not filled before a block begins.
+// NOLINTBEGIN(bugprone-reserved-identifier, readability-identifier-naming): CUDA's names
+// A block runs alone, so its static shared memory may be one for all blocks. It is not filled before a block
+// begins.
 #undef __shared__
 #define __shared__ static
 #undef __global__
@@ -34,6 +36,7 @@ template <typename Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel* kernel) {
   return cudaFuncGetAttributes(attributes, reinterpret_cast<const void*>(kernel));
 }
+// NOLINTEND(bugprone-reserved-identifier, readability-identifier-naming)
 
 #include "tests/cuda_emulator/memory_intrinsics.h"
 #include "tests/cuda_emulator/number_intrinsics.h"

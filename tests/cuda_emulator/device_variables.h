@@ -1,5 +1,5 @@
-// The variables that tell a thread of a kernel its place. They change with every switch between threads, so they are
-// plain globals: the compiler reads them anew after each call that may switch.
+// The variables that tell a thread of a kernel its place. They change with every switch between threads, so
+// they are plain globals: the compiler reads them anew after each call that may switch.
 #pragma once
 
 #include <vector_types.h>

@@ -1,5 +1,5 @@
-// CUDA's loads, stores, fences and atomic functions. Loads and stores of every cache policy are plain ones that check
-// their alignment; atomic functions are atomic for other CPU threads, too: the host may look.
+// CUDA's loads, stores, fences and atomic functions. Loads and stores of every cache policy are plain ones
+// that check their alignment; atomic functions are atomic for other CPU threads, too: the host may look.
 #pragma once
 
 #include <atomic>
@@ -77,19 +77,23 @@ inline void __threadfence_system() {
 
 template <typename T>
 T atomicAdd(T* at, sluice::emulator::Same<T> value) {
-  return sluice::emulator::change_atomically(at, "atomicAdd", [&](T old) { return static_cast<T>(old + value); });
+  return sluice::emulator::change_atomically(at, "atomicAdd",
+                                             [&](T old) { return static_cast<T>(old + value); });
 }
 template <typename T>
 T atomicMin(T* at, sluice::emulator::Same<T> value) {
-  return sluice::emulator::change_atomically(at, "atomicMin", [&](T old) { return value < old ? value : old; });
+  return sluice::emulator::change_atomically(at, "atomicMin",
+                                             [&](T old) { return value < old ? value : old; });
 }
 template <typename T>
 T atomicMax(T* at, sluice::emulator::Same<T> value) {
-  return sluice::emulator::change_atomically(at, "atomicMax", [&](T old) { return old < value ? value : old; });
+  return sluice::emulator::change_atomically(at, "atomicMax",
+                                             [&](T old) { return old < value ? value : old; });
 }
 template <typename T>
 T atomicOr(T* at, sluice::emulator::Same<T> value) {
-  return sluice::emulator::change_atomically(at, "atomicOr", [&](T old) { return static_cast<T>(old | value); });
+  return sluice::emulator::change_atomically(at, "atomicOr",
+                                             [&](T old) { return static_cast<T>(old | value); });
 }
 template <typename T>
 T atomicExch(T* at, sluice::emulator::Same<T> value) {

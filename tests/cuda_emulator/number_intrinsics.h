@@ -1,6 +1,9 @@
-// CUDA's intrinsics on numbers and bits (CUDA Math API Reference Manual), and the mathematical functions that C++ has
-// no overloads of. The host's compiler contracts no product and sum to one rounding by itself, as nvcc does.
+// CUDA's intrinsics on numbers and bits (CUDA Math API Reference Manual), and the mathematical functions that
+// C++ has no overloads of. The host's compiler contracts no product and sum to one rounding by itself, as
+// nvcc does.
 #pragma once
+
+#include <math.h>
 
 #include <bit>
 #include <cmath>
@@ -9,8 +12,8 @@
 
 namespace sluice::emulator {
 
-/// prmt.b32: byte i of the result is the byte of the eight in (low, high) that bits 0..2 of nibble i name, or eight
-/// times its top bit where the nibble's bit 3 is set.
+/// prmt.b32: byte i of the result is the byte of the eight in (low, high) that bits 0..2 of nibble i name, or
+/// eight times its top bit where the nibble's bit 3 is set.
 inline uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) {
   const uint64_t all = uint64_t{high} << 32 | low;
   uint32_t result = 0;
@@ -29,14 +32,14 @@ using std::isnan;
 
 // NOLINTBEGIN(bugprone-reserved-identifier, readability-identifier-naming): CUDA's names
 template <typename A, typename B>
-  requires std::is_arithmetic_v<A> && std::is_arithmetic_v<B>
+requires std::is_arithmetic_v<A> && std::is_arithmetic_v<B>
 constexpr std::common_type_t<A, B> min(A a, B b) {
   using T = std::common_type_t<A, B>;
   if constexpr (std::is_floating_point_v<T>) return std::fmin(static_cast<T>(a), static_cast<T>(b));
   return static_cast<T>(b) < static_cast<T>(a) ? static_cast<T>(b) : static_cast<T>(a);
 }
 template <typename A, typename B>
-  requires std::is_arithmetic_v<A> && std::is_arithmetic_v<B>
+requires std::is_arithmetic_v<A> && std::is_arithmetic_v<B>
 constexpr std::common_type_t<A, B> max(A a, B b) {
   using T = std::common_type_t<A, B>;
   if constexpr (std::is_floating_point_v<T>) return std::fmax(static_cast<T>(a), static_cast<T>(b));

@@ -1,5 +1,5 @@
-// What a thread of a kernel asks of the block and the warp it belongs to: the intrinsics of device_code.h and the
-// headers in shadow/ are made of this. Only to be called from within run_grid.
+// What a thread of a kernel asks of the block and the warp it belongs to: the intrinsics of device_code.h and
+// the headers in shadow/ are made of this. Only to be called from within run_grid.
 #pragma once
 
 #include <array>
@@ -25,16 +25,16 @@ using WarpWords = std::span<LaneWords, kWarpLanes>;
 LaneWords& lane_words();
 int lane();
 
-/// Waits until all lanes of `mask` have come with the same `call` and mask; the last one calls `compute`, if it is not
-/// null, on all of the warp's words. Fault when a lane comes with another call, has returned, or is not of the mask.
-/// `call` is the intrinsic's name, a literal.
+/// Waits until all lanes of `mask` have come with the same `call` and mask; the last one calls `compute`, if
+/// it is not null, on all of the warp's words. Fault when a lane comes with another call, has returned, or is
+/// not of the mask. `call` is the intrinsic's name, a literal.
 void meet(const char* call, uint32_t mask, void (*compute)(WarpWords words, uint32_t mask));
 
 /// Waits for all threads of the block that have not returned. Returns whether any of them brought true.
 bool barrier_of_block(const char* call, bool value);
 
-/// Waits until `threads` threads have come to barrier `id`, in [1, 15]. Fault for a number that is no multiple of 32, or
-/// not what others at this barrier brought.
+/// Waits until `threads` threads have come to barrier `id`, in [1, 15]. Fault for a number that is no
+/// multiple of 32, or not what others at this barrier brought.
 void barrier_of_threads(int id, int threads);
 
 /// The block's dynamic shared memory, aligned to 128 bytes and no more.

@@ -1,5 +1,5 @@
-// CUDA's intrinsics that threads of a warp or a block do together (CUDA C++ Programming Guide, "Synchronization
-// Functions", "Warp Vote Functions", "Warp Reduce Functions", "Warp Shuffle Functions").
+// CUDA's intrinsics that threads of a warp or a block do together (CUDA C++ Programming Guide,
+// "Synchronization Functions", "Warp Vote Functions", "Warp Reduce Functions", "Warp Shuffle Functions").
 #pragma once
 
 #include <algorithm>
@@ -58,11 +58,13 @@ inline uint32_t ballot(const char* call, uint32_t mask, bool value) {
   return lane_words()[0];
 }
 
-/// Word 0 of each lane becomes all lanes' words 0 as T, put together by Operation. Integers: the order is nothing.
+/// Word 0 of each lane becomes all lanes' words 0 as T, put together by Operation. Integers: the order is
+/// nothing.
 template <typename T, typename Operation>
 void reduce_words(WarpWords words, uint32_t mask) {
   T all = std::bit_cast<T>(words[static_cast<size_t>(std::countr_zero(mask))][0]);
-  for_lanes(mask & (mask - 1), [&](size_t lane) { all = Operation()(all, std::bit_cast<T>(words[lane][0])); });
+  for_lanes(mask & (mask - 1),
+            [&](size_t lane) { all = Operation()(all, std::bit_cast<T>(words[lane][0])); });
   for_lanes(mask, [&](size_t lane) { words[lane][0] = std::bit_cast<uint32_t>(all); });
 }
 
@@ -129,7 +131,8 @@ T __reduce_max_sync(unsigned mask, T value) {
   return sluice::emulator::reduce<T, sluice::emulator::Largest>("__reduce_max_sync", mask, value);
 }
 
-// A warp is cut into segments of `width` lanes, a power of two; a lane that would ask beyond its own asks itself.
+// A warp is cut into segments of `width` lanes, a power of two; a lane that would ask beyond its own asks
+// itself.
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int from, int width = 32) {
   const int first = sluice::emulator::lane() & -width;
@@ -145,7 +148,8 @@ template <typename T>
 T __shfl_down_sync(unsigned mask, T value, unsigned distance, int width = 32) {
   const int lane = sluice::emulator::lane();
   const int from = lane + static_cast<int>(distance);
-  return sluice::emulator::shuffle("__shfl_down_sync", mask, value, from > (lane | (width - 1)) ? lane : from);
+  return sluice::emulator::shuffle("__shfl_down_sync", mask, value,
+                                   from > (lane | (width - 1)) ? lane : from);
 }
 template <typename T>
 T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32) {
