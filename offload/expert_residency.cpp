@@ -68,7 +68,10 @@ void ExpertResidency::use(int64_t layer, std::span<const int32_t> experts) {
     if (expert < 0) continue;
     const size_t at = number(layer, expert);
     counts_[at] += weight_;
-    if (states_[at] == State::kAbsent) candidates_.push_back(static_cast<int32_t>(at));
+    if (states_[at] == State::kAbsent) {
+      states_[at] = State::kCandidate;
+      candidates_.push_back(static_cast<int32_t>(at));
+    }
   }
 }
 
@@ -85,6 +88,10 @@ std::span<const ExpertReplacement> ExpertResidency::end_token(int64_t most) {
   });
   // Those after one that is not worth it are used less, and the next slot's expert more.
   for (auto in = candidates_.begin(); in != end && begin(*in); ++in) {
+  }
+  for (const int32_t candidate : candidates_) {
+    State& state = states_[static_cast<size_t>(candidate)];
+    if (state == State::kCandidate) state = State::kAbsent;
   }
   candidates_.clear();
   weight_ *= growth_;

@@ -58,7 +58,8 @@ class ExpertResidency {
   /// c(e) after the last token that ended.
   [[nodiscard]] double decayed_count(int64_t layer, int64_t expert) const;
 
-  /// The token at hand chose these experts of the layer, each once; ids below 0 are none.
+  /// The token at hand chose these experts of the layer; ids below 0 are none. Tokens that are computed
+  /// together count as one that chose an expert several times.
   void use(int64_t layer, std::span<const int32_t> experts);
   /// The token is done. At most `most` replacements to begin now, the best first. Each `out` is no longer
   /// resident when this returns, and its slot may be written to; each `in` is when it has arrived(). The span
@@ -68,7 +69,12 @@ class ExpertResidency {
   void arrived(int32_t in);
 
  private:
-  enum class State : uint8_t { kAbsent, kComing, kResident };
+  enum class State : uint8_t {
+    kAbsent,
+    kCandidate,
+    kComing,
+    kResident
+  };  // kCandidate: absent, in candidates_
   // Counts only grow between two rescalings, so an entry's count is at most its expert's, and an entry on top
   // that is up to date is the lowest of all.
   struct Entry {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -199,6 +200,28 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t op_a, cubla
                               .c_stride = c_stride,
                               .alpha = *static_cast<const float*>(alpha),
                               .beta = *static_cast<const float*>(beta)});
+}
+
+// NOLINTNEXTLINE(readability-function-size): cuBLAS's parameters
+cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation_t op_a,
+                                          cublasOperation_t op_b, int m, int n, int k, const void* alpha,
+                                          const void* a, cudaDataType a_type, int a_stride,
+                                          long long a_matrix_stride, const void* b, cudaDataType b_type,
+                                          int b_stride, long long b_matrix_stride, const void* beta, void* c,
+                                          cudaDataType c_type, int c_stride, long long c_matrix_stride,
+                                          int count, cublasComputeType_t compute,
+                                          cublasGemmAlgo_t algorithm) {
+  const auto bytes = [](cudaDataType type) { return type == CUDA_R_32F ? 4 : 2; };
+  for (int i = 0; i < count; ++i) {
+    const cublasStatus_t status =
+        cublasGemmEx(handle, op_a, op_b, m, n, k, alpha,
+                     static_cast<const std::byte*>(a) + i * a_matrix_stride * bytes(a_type), a_type, a_stride,
+                     static_cast<const std::byte*>(b) + i * b_matrix_stride * bytes(b_type), b_type, b_stride,
+                     beta, static_cast<std::byte*>(c) + i * c_matrix_stride * bytes(c_type), c_type, c_stride,
+                     compute, algorithm);
+    if (status != CUBLAS_STATUS_SUCCESS) return status;
+  }
+  return CUBLAS_STATUS_SUCCESS;
 }
 
 }  // extern "C"

@@ -6,6 +6,7 @@
 #include <array>
 #include <bit>
 #include <boost/context/fiber.hpp>
+#include <boost/context/preallocated.hpp>
 #include <boost/context/protected_fixedsize_stack.hpp>
 #include <cstdio>
 #include <cstdlib>
@@ -30,6 +31,11 @@ namespace {
 
 constexpr size_t kMostWarps = 32;
 constexpr size_t kStackBytes = size_t{64} << 10;
+<<<<<<< HEAD
+=======
+constexpr size_t kStackStep = 448;  // what a waiting thread holds, about, in whole cache lines
+constexpr size_t kMostSkipped = size_t{16} << 10;
+>>>>>>> emurt
 /// Of the first byte of dynamic shared memory: no offset passes for an address, and it is aligned to 128 and
 /// no more.
 constexpr uint32_t kFirstSharedAddress = 4096 + 128;
@@ -40,16 +46,22 @@ constexpr auto kGuard = std::byte{0xA5};
 struct Thread {
   boost::context::fiber fiber;
   uint3 index{};
-  const char* call = nullptr;  // what it waits in
-  uint32_t mask = 0;           // of a collective, or 0
   AsyncCopies copies;
 };
 
 /// Bit l of each mask is lane l.
 struct Warp {
+<<<<<<< HEAD
   uint32_t living = 0;   // have not returned
   uint32_t ready = 0;    // living and not waiting
   uint32_t meeting = 0;  // waiting in a collective
+=======
+  uint32_t living = 0;                          // have not returned
+  uint32_t ready = 0;                           // living and not waiting
+  uint32_t meeting = 0;                         // waiting in a collective
+  std::array<const char*, kWarpLanes> calls{};  // that lanes wait in
+  std::array<uint32_t, kWarpLanes> masks{};     // of a collective, or 0
+>>>>>>> emurt
   alignas(64) std::array<LaneWords, kWarpLanes> words;
 };
 
@@ -86,17 +98,19 @@ class Block {
   bool arrive(const char* call, size_t id, int threads, bool value);
 
  private:
-  static constexpr size_t kNoThread = SIZE_MAX;
+  static constexpr size_t kScheduler = SIZE_MAX;  // in the place of a thread
 
   void prepare_threads();
   void run_block();
   void fill_shared();
   void check_guards() const;
   void run_warp(size_t warp);
-  void resume(size_t thread);
   [[nodiscard]] boost::context::fiber new_fiber();
-  void suspend();
-  void wait(const char* call, uint32_t mask);
+  boost::context::fiber& fiber_of(size_t thread);
+  // A return after a switch is one that the processor foresees wrongly: of them there shall be few.
+  [[gnu::always_inline]] inline void switch_to(size_t thread);
+  [[gnu::always_inline]] inline void pass_on();
+  [[gnu::always_inline]] inline void wait(const char* call, uint32_t mask);
   void finish_thread();
   void release(size_t warp, uint32_t lanes);
   void complete(Barrier& barrier);
@@ -112,8 +126,12 @@ class Block {
   std::deque<Thread> threads_;  // the first threads_of_block_ are this grid's
   size_t threads_of_block_ = 0;
   size_t living_ = 0;
-  size_t current_ = kNoThread;
+  size_t current_ = kScheduler;
+  size_t previous_ = kScheduler;     // ran before `current_`
   boost::context::fiber scheduler_;  // suspended while a thread runs
+  size_t round_warp_ = 0;
+  uint32_t round_lanes_ = 0;  // that are still to run in this round of the warp
+  bool is_round_reversed_ = false;
   std::array<Warp, kMostWarps> warps_;
   uint32_t ready_warps_ = 0;
   std::array<Barrier, 16> barriers_;
@@ -122,7 +140,7 @@ class Block {
 
 void Block::fault(const std::string& what) const {
   std::string place = fmt::format("kernel {}, block {}", grid_.name, text(blockIdx));
-  if (current_ != kNoThread) place += fmt::format(", thread {}", text(threads_[current_].index));
+  if (current_ != kScheduler) place += fmt::format(", thread {}", text(threads_[current_].index));
   fmt::print(stderr, "CUDA emulator: {}: {} (SLUICE_TEST_SEED={})\n", place, what, seed());
   std::abort();
 }
@@ -205,49 +223,64 @@ size_t Block::random_ready_warp() {
 /// Some rounds, 1 or thousands, of a warp's lanes, so that warps meet each other at all distances.
 void Block::run_warp(size_t warp) {
   const Warp& w = warps_[warp];
+  round_warp_ = warp;
   for (uint64_t rounds = uint64_t{1} << random_() % 12; rounds > 0 && w.ready != 0; --rounds) {
-    const bool is_reversed = random_() % 2 != 0;
-    for (uint32_t lanes = w.ready; lanes != 0;) {
-      const int lane = is_reversed ? 31 - std::countl_zero(lanes) : std::countr_zero(lanes);
-      lanes &= ~(1U << lane);
-      resume(warp * kWarpLanes + static_cast<size_t>(lane));
-    }
+    is_round_reversed_ = random_() % 2 != 0;
+    round_lanes_ = w.ready;
+    pass_on();
   }
 }
 
+/// To the next lane of the round, which passes on to the one after it, the last one to the scheduler.
+void Block::pass_on() {
+  if (round_lanes_ == 0) {
+    switch_to(kScheduler);
+    return;
+  }
+  const int lane = is_round_reversed_ ? std::bit_width(round_lanes_) - 1 : std::countr_zero(round_lanes_);
+  round_lanes_ &= ~(1U << lane);
+  switch_to(round_warp_ * kWarpLanes + static_cast<size_t>(lane));
+}
+
+boost::context::fiber& Block::fiber_of(size_t thread) {
+  return thread == kScheduler ? scheduler_ : threads_[thread].fiber;
+}
+
+/// Returns when another one switches to this one.
+void Block::switch_to(size_t thread) {
+  previous_ = current_;
+  current_ = thread;
+  if (thread != kScheduler) threadIdx = threads_[thread].index;
+  boost::context::fiber from = std::move(fiber_of(thread)).resume();
+  fiber_of(previous_) = std::move(from);
+}
+
+/// Stacks begin at different distances from a page, else the caches would hold few of them.
 boost::context::fiber Block::new_fiber() {
-  return {std::allocator_arg, boost::context::protected_fixedsize_stack(kStackBytes),
-          [this](boost::context::fiber&& scheduler) -> boost::context::fiber {
-            scheduler_ = std::move(scheduler);
+  boost::context::protected_fixedsize_stack allocator(kStackBytes);
+  const boost::context::stack_context stack = allocator.allocate();
+  const size_t skipped = threads_.size() * kStackStep % kMostSkipped;
+  const boost::context::preallocated rest(static_cast<std::byte*>(stack.sp) - skipped, stack.size - skipped,
+                                          stack);
+  return {std::allocator_arg, rest, allocator, [this](boost::context::fiber&& from) -> boost::context::fiber {
+            fiber_of(previous_) = std::move(from);
             for (;;) {  // the next block's thread of the same number; ended by the fiber's destruction
               (*thread_)();
               finish_thread();
-              suspend();
+              pass_on();
             }
           }};
 }
 
-void Block::resume(size_t thread) {
-  current_ = thread;
-  Thread& t = threads_[thread];
-  threadIdx = t.index;
-  t.fiber = std::move(t.fiber).resume();
-  current_ = kNoThread;
-}
-
-void Block::suspend() {
-  scheduler_ = std::move(scheduler_).resume();
-}
-
 /// Until release().
 void Block::wait(const char* call, uint32_t mask) {
-  Thread& me = threads_[current_];
-  me.call = call;
-  me.mask = mask;
+  const auto me = static_cast<size_t>(lane());
   Warp& w = warp();
-  w.ready &= ~(1U << lane());
+  w.calls[me] = call;
+  w.masks[me] = mask;
+  w.ready &= ~(1U << me);
   if (w.ready == 0) ready_warps_ &= ~(1U << current_ / kWarpLanes);
-  suspend();
+  pass_on();
 }
 
 void Block::release(size_t warp, uint32_t lanes) {
@@ -269,10 +302,12 @@ void Block::finish_thread() {
 }
 
 void Block::check_same_call(size_t other, const char* call, uint32_t mask) const {
-  const Thread& t = threads_[other];
-  if (std::strcmp(t.call, call) == 0 && t.mask == mask) return;
+  const Warp& w = warps_[current_ / kWarpLanes];
+  const char* others = w.calls[other];
+  if (w.masks[other] == mask && (others == call || std::strcmp(others, call) == 0)) return;
+  const size_t thread = current_ / kWarpLanes * kWarpLanes + other;
   fault(fmt::format("{} with mask {:08x}, but thread {} of its warp waits in {} with mask {:08x}", call, mask,
-                    text(t.index), t.call, t.mask));
+                    text(threads_[thread].index), others, w.masks[other]));
 }
 
 void Block::meet(const char* call, uint32_t mask, void (*compute)(WarpWords, uint32_t)) {
@@ -283,16 +318,14 @@ void Block::meet(const char* call, uint32_t mask, void (*compute)(WarpWords, uin
     fault(fmt::format("{} with mask {:08x}, but of the warp only lanes {:08x} have not returned", call, mask,
                       w.living));
   }
-  const size_t first = current_ - static_cast<size_t>(lane());
   const uint32_t here = w.meeting & mask;
-  if (here != 0) check_same_call(first + static_cast<size_t>(std::countr_zero(here)), call, mask);
   if ((here | me) != mask) {
     w.meeting |= me;
     wait(call, mask);
     return;
   }
   for (uint32_t lanes = here; lanes != 0; lanes &= lanes - 1) {
-    check_same_call(first + static_cast<size_t>(std::countr_zero(lanes)), call, mask);
+    check_same_call(static_cast<size_t>(std::countr_zero(lanes)), call, mask);
   }
   if (compute != nullptr) compute(w.words, mask);
   w.meeting &= ~here;
@@ -333,8 +366,14 @@ void Block::fault_deadlock() {
   std::string where;
   const char* last = nullptr;
   for (size_t i = 0; i < threads_of_block_; ++i) {
+<<<<<<< HEAD
     const bool lives = (warps_[i / kWarpLanes].living >> i % kWarpLanes & 1) != 0;
     const char* call = lives ? threads_[i].call : "(returned)";
+=======
+    const Warp& w = warps_[i / kWarpLanes];
+    const bool lives = (w.living >> i % kWarpLanes & 1) != 0;
+    const char* call = lives ? w.calls[i % kWarpLanes] : "(returned)";
+>>>>>>> emurt
     if (last == nullptr || std::strcmp(call, last) != 0)
       where += fmt::format("; from thread {} on: {}", i, call);
     last = call;
@@ -342,77 +381,81 @@ void Block::fault_deadlock() {
   fault("no thread can go on" + where);
 }
 
-Block& block() {
-  static Block the_block;
-  return the_block;
-}
+Block the_block;
 
 }  // namespace
 
 void run_grid(const Grid& grid, const std::function<void()>& thread) {
   static std::mutex one_grid;
   const std::lock_guard lock(one_grid);
-  block().run(grid, thread);
+  the_block.run(grid, thread);
 }
 
 void fault(const std::string& what) {
-  block().fault(what);
+  the_block.fault(what);
 }
 
 LaneWords& lane_words() {
-  return block().words();
+  return the_block.words();
 }
 
 int lane() {
-  return block().lane();
+  return the_block.lane();
 }
 
 void meet(const char* call, uint32_t mask, void (*compute)(WarpWords words, uint32_t mask)) {
-  block().meet(call, mask, compute);
+  the_block.meet(call, mask, compute);
 }
 
 bool barrier_of_block(const char* call, bool value) {
-  return block().arrive(call, 0, 0, value);
+  return the_block.arrive(call, 0, 0, value);
 }
 
 void barrier_of_threads(int id, int threads) {
   if (id < 1 || id > 15 || threads <= 0 || threads % kWarpLanes != 0) {
     fault(fmt::format("barrier {} for {} threads: expected 1 to 15, and a multiple of 32", id, threads));
   }
-  block().arrive("barrier", static_cast<size_t>(id), threads, false);
+  the_block.arrive("barrier", static_cast<size_t>(id), threads, false);
 }
 
 std::byte* shared_memory() {
-  return block().shared();
+  return the_block.shared();
 }
 
 uint32_t shared_address(const void* at) {
-  const auto offset = reinterpret_cast<uintptr_t>(at) - reinterpret_cast<uintptr_t>(block().shared());
-  if (offset > block().shared_bytes()) fault("a shared address of what is not in the dynamic shared memory");
+  const auto offset = reinterpret_cast<uintptr_t>(at) - reinterpret_cast<uintptr_t>(the_block.shared());
+  if (offset > the_block.shared_bytes())
+    fault("a shared address of what is not in the dynamic shared memory");
   return kFirstSharedAddress + static_cast<uint32_t>(offset);
 }
 
 std::byte* at_shared_address(uint32_t address, const char* call) {
   const uint32_t offset = address - kFirstSharedAddress;
+<<<<<<< HEAD
   if (address % 16 != 0 || offset + size_t{16} > block().shared_bytes()) {
     fault(fmt::format("{} at byte {} of {} bytes of dynamic shared memory: expected 16 aligned bytes of it",
                       call, static_cast<int32_t>(offset), block().shared_bytes()));
+=======
+  if (address % 16 != 0 || offset + size_t{16} > the_block.shared_bytes()) {
+    fault(fmt::format("{} at byte {} of {} bytes of dynamic shared memory: expected 16 aligned bytes of it",
+                      call, static_cast<int32_t>(offset), the_block.shared_bytes()));
+>>>>>>> emurt
   }
-  return block().shared() + offset;
+  return the_block.shared() + offset;
 }
 
 void copy_16_async(uint32_t to, const void* from, int bytes) {
   if (bytes < 0 || bytes > 16) fault(fmt::format("cp.async of {} bytes: expected 0 to 16", bytes));
   check_aligned(from, 16, "cp.async");
-  block().copies().add(at_shared_address(to, "cp.async"), from, bytes);
+  the_block.copies().add(at_shared_address(to, "cp.async"), from, bytes);
 }
 
 void commit_copies() {
-  block().copies().commit();
+  the_block.copies().commit();
 }
 
 void wait_for_copies(int pending) {
-  block().copies().wait(pending);
+  the_block.copies().wait(pending);
 }
 
 }  // namespace sluice::emulator

@@ -9,6 +9,10 @@
 
 #include "tests/cuda_emulator/device_variables.h"
 
+<<<<<<< HEAD
+=======
+// NOLINTBEGIN(bugprone-reserved-identifier, readability-identifier-naming): CUDA's names
+>>>>>>> emurt
 // A block runs alone, so its static shared memory may be one for all blocks. It is not filled before a block
 // begins.
 #undef __shared__
@@ -35,6 +39,7 @@ template <typename Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel* kernel) {
   return cudaFuncGetAttributes(attributes, reinterpret_cast<const void*>(kernel));
 }
+// NOLINTEND(bugprone-reserved-identifier, readability-identifier-naming)
 
 #include "tests/cuda_emulator/memory_intrinsics.h"
 #include "tests/cuda_emulator/number_intrinsics.h"

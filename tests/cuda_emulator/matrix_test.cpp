@@ -20,9 +20,9 @@ namespace ptx = cuda::ptx;
 /// Row-major; every product reads its operands by the formulas of the PTX ISA.
 template <typename T>
 struct Matrix {
-  int cols;
+  int64_t cols;
   std::vector<T> values;
-  Matrix(int n_rows, int n_cols) : cols(n_cols), values(static_cast<size_t>(n_rows * n_cols)) {}
+  Matrix(int64_t n_rows, int64_t n_cols) : cols(n_cols), values(static_cast<size_t>(n_rows * n_cols)) {}
   T& at(int row, int col) { return values[static_cast<size_t>(row * cols + col)]; }
   [[nodiscard]] T at(int row, int col) const { return values[static_cast<size_t>(row * cols + col)]; }
 };
@@ -161,7 +161,11 @@ void load_and_check(void (*load)(uint32_t (&)[4], uint32_t), Check check) {
   const auto kernel = [&] {
     auto* shared = dynamic_shared<uint16_t>();
     const auto row_of = [&](int m, int row) {
+<<<<<<< HEAD
       return shared + 16 * (8 * kOrder[static_cast<size_t>(m)] + row);
+=======
+      return shared + int64_t{16} * (8 * kOrder[static_cast<size_t>(m)] + row);
+>>>>>>> emurt
     };
     const int lane = static_cast<int>(threadIdx.x);
     for (int col = 0; col < 8; ++col) {
@@ -194,7 +198,7 @@ TEST(MatrixDeathTest, LoadsFromOutside) {
     uint32_t r[4];
     ptx::load_matrices(r, ptx::shared_address(dynamic_shared<char>()) + 16 * threadIdx.x);
   };
-  EXPECT_DEATH(run_block(32, kernel, 16 * 31), "thread \\(31, 0, 0\\): ldmatrix at byte 496 of 496 bytes");
+  EXPECT_DEATH(run_block(32, kernel, 496), "thread \\(31, 0, 0\\): ldmatrix at byte 496 of 496 bytes");
 }
 
 }  // namespace

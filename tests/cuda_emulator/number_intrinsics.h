@@ -3,6 +3,8 @@
 // nvcc does.
 #pragma once
 
+#include <math.h>
+
 #include <bit>
 #include <cmath>
 #include <cstdint>

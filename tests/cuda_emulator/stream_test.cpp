@@ -41,7 +41,13 @@ class MadeEvent {
 /// Work that does not end before it is told to.
 class Gate {
  public:
-  ~Gate() { open(); }
+  Gate() = default;
+  ~Gate() {
+    open();
+    EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess) << "its streams have passed it";
+  }
+  Gate(const Gate&) = delete;
+  Gate& operator=(const Gate&) = delete;
   void put_into(cudaStream_t stream) {
     enqueue(stream, [this] { open_.wait(false); });
   }

@@ -27,7 +27,7 @@ namespace {
 constexpr int64_t kUsed = 3;
 constexpr int64_t kExperts = 12;
 constexpr int64_t kModel = 256;
-constexpr int64_t kHidden = 128;
+constexpr int64_t kHidden = 256;
 
 /// So that experts come and go all the time.
 constexpr offload::ResidencyRules kQuick{.half_life = 20, .copy_hits = 0, .deviations = 0.5};
@@ -148,19 +148,19 @@ TEST_F(CudaExpertCacheTest, WithTheCpuAlwaysTheSumOfAll) {
   using quant::DType;
   for (const DType dtype : {DType::kQ8_0, DType::kNVFP4, DType::kQ4_K}) {
     for (const int64_t nodes : {1, 2}) {
-      if (dtype == DType::kQ4_K && nodes == 2) continue;  // a share of 64 columns is no block
+      if (dtype == DType::kQ4_K && nodes == 2) continue;  // a share of 128 columns is no block
       Layers layers(dtype, nodes, random_);
       CudaExpertCache cache = layers.cache(5);
       ASSERT_EQ(cache.slots(), 5);
-      for (int pass = 0; pass < 300; ++pass) {
+      for (int pass = 0; pass < 120; ++pass) {
         cache.begin_pass(stream());
         const int64_t n = pass % 10 == 0 ? random_.integer(2, kFewExpertTokens) : 1;
         for (const int64_t layer : {1, 2}) {
-          check_layer(layers, cache, layer, Choices(n, pass < 150 ? 0 : 6, random_));
+          check_layer(layers, cache, layer, Choices(n, pass < 60 ? 0 : 6, random_));
         }
         if (HasFailure()) FAIL() << quant::dtype_info(dtype).name << ", pass " << pass;
       }
-      EXPECT_GT(cache.use().hits, 100) << "slots were filled";
+      EXPECT_GT(cache.use().hits, 50) << "slots were filled";
       EXPECT_LT(cache.use().hits, cache.use().choices);
     }
   }

@@ -107,7 +107,9 @@ TEST_F(ExpertResidencyTest, NeverHoldsMoreThanItsSlotsWhateverArrivesWhen) {
     Tokens tokens(shape_, liking(random_.integer(0, 3)), random_);
     std::set<int32_t> coming;
     for (int i = 0; i < 300; ++i) {
-      for (int64_t layer = 0; layer < shape_.layers; ++layer) residency.use(layer, tokens.choose(layer));
+      for (int64_t together = random_.integer(1, 3); together > 0; --together) {
+        for (int64_t layer = 0; layer < shape_.layers; ++layer) residency.use(layer, tokens.choose(layer));
+      }
       const std::set<int64_t> before = residents(residency);
       const int64_t most = random_.integer(0, 5);
       const auto begun = residency.end_token(most);
