@@ -31,11 +31,8 @@ namespace {
 
 constexpr size_t kMostWarps = 32;
 constexpr size_t kStackBytes = size_t{64} << 10;
-<<<<<<< HEAD
-=======
 constexpr size_t kStackStep = 448;  // what a waiting thread holds, about, in whole cache lines
 constexpr size_t kMostSkipped = size_t{16} << 10;
->>>>>>> emurt
 /// Of the first byte of dynamic shared memory: no offset passes for an address, and it is aligned to 128 and
 /// no more.
 constexpr uint32_t kFirstSharedAddress = 4096 + 128;
@@ -51,17 +48,11 @@ struct Thread {
 
 /// Bit l of each mask is lane l.
 struct Warp {
-<<<<<<< HEAD
-  uint32_t living = 0;   // have not returned
-  uint32_t ready = 0;    // living and not waiting
-  uint32_t meeting = 0;  // waiting in a collective
-=======
   uint32_t living = 0;                          // have not returned
   uint32_t ready = 0;                           // living and not waiting
   uint32_t meeting = 0;                         // waiting in a collective
   std::array<const char*, kWarpLanes> calls{};  // that lanes wait in
   std::array<uint32_t, kWarpLanes> masks{};     // of a collective, or 0
->>>>>>> emurt
   alignas(64) std::array<LaneWords, kWarpLanes> words;
 };
 
@@ -366,14 +357,9 @@ void Block::fault_deadlock() {
   std::string where;
   const char* last = nullptr;
   for (size_t i = 0; i < threads_of_block_; ++i) {
-<<<<<<< HEAD
-    const bool lives = (warps_[i / kWarpLanes].living >> i % kWarpLanes & 1) != 0;
-    const char* call = lives ? threads_[i].call : "(returned)";
-=======
     const Warp& w = warps_[i / kWarpLanes];
     const bool lives = (w.living >> i % kWarpLanes & 1) != 0;
     const char* call = lives ? w.calls[i % kWarpLanes] : "(returned)";
->>>>>>> emurt
     if (last == nullptr || std::strcmp(call, last) != 0)
       where += fmt::format("; from thread {} on: {}", i, call);
     last = call;
@@ -431,15 +417,9 @@ uint32_t shared_address(const void* at) {
 
 std::byte* at_shared_address(uint32_t address, const char* call) {
   const uint32_t offset = address - kFirstSharedAddress;
-<<<<<<< HEAD
-  if (address % 16 != 0 || offset + size_t{16} > block().shared_bytes()) {
-    fault(fmt::format("{} at byte {} of {} bytes of dynamic shared memory: expected 16 aligned bytes of it",
-                      call, static_cast<int32_t>(offset), block().shared_bytes()));
-=======
   if (address % 16 != 0 || offset + size_t{16} > the_block.shared_bytes()) {
     fault(fmt::format("{} at byte {} of {} bytes of dynamic shared memory: expected 16 aligned bytes of it",
                       call, static_cast<int32_t>(offset), the_block.shared_bytes()));
->>>>>>> emurt
   }
   return the_block.shared() + offset;
 }

@@ -9,10 +9,7 @@
 
 #include "tests/cuda_emulator/device_variables.h"
 
-<<<<<<< HEAD
-=======
 // NOLINTBEGIN(bugprone-reserved-identifier, readability-identifier-naming): CUDA's names
->>>>>>> emurt
 // A block runs alone, so its static shared memory may be one for all blocks. It is not filled before a block
 // begins.
 #undef __shared__

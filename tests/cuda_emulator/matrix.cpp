@@ -27,15 +27,9 @@ struct Operands {
 
 /// With g = lane / 4 and t = lane % 4: registers 2h and 2h + 1 of A hold the t-th words of the h-th 16 bytes
 /// of rows g and g + 8, register h of B the t-th word of the h-th 16 bytes of column g.
-<<<<<<< HEAD
-template <typename T, size_t kDepth, size_t kPerWord, typename Element>
-Operands<T, kDepth> gather(WarpWords words, Element element) {
-  Operands<T, kDepth> all;
-=======
 template <size_t kDepth, size_t kPerWord, typename Element>
 Operands<kDepth> gather(WarpWords words, Element element) {
   Operands<kDepth> all;
->>>>>>> emurt
   for (size_t lane = 0; lane < kWarpLanes; ++lane) {
     const size_t g = lane / 4;
     for (size_t half = 0; half < kDepth / (4 * kPerWord); ++half) {

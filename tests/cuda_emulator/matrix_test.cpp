@@ -161,11 +161,7 @@ void load_and_check(void (*load)(uint32_t (&)[4], uint32_t), Check check) {
   const auto kernel = [&] {
     auto* shared = dynamic_shared<uint16_t>();
     const auto row_of = [&](int m, int row) {
-<<<<<<< HEAD
-      return shared + 16 * (8 * kOrder[static_cast<size_t>(m)] + row);
-=======
       return shared + int64_t{16} * (8 * kOrder[static_cast<size_t>(m)] + row);
->>>>>>> emurt
     };
     const int lane = static_cast<int>(threadIdx.x);
     for (int col = 0; col < 8; ++col) {
