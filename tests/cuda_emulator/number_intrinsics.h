@@ -28,6 +28,8 @@ inline uint32_t permute_bytes(uint32_t low, uint32_t high, uint32_t selector) {
 
 }  // namespace sluice::emulator
 
+using std::isnan;
+
 // NOLINTBEGIN(bugprone-reserved-identifier, readability-identifier-naming): CUDA's names
 template <typename A, typename B>
 requires std::is_arithmetic_v<A> && std::is_arithmetic_v<B>
