@@ -228,8 +228,7 @@ void Block::pass_on() {
     switch_to(kScheduler);
     return;
   }
-  const int lane = is_round_reversed_ ? static_cast<int>(std::bit_width(round_lanes_)) - 1
-                                      : std::countr_zero(round_lanes_);
+  const int lane = is_round_reversed_ ? 31 - std::countl_zero(round_lanes_) : std::countr_zero(round_lanes_);
   round_lanes_ &= ~(1U << lane);
   switch_to(round_warp_ * kWarpLanes + static_cast<size_t>(lane));
 }

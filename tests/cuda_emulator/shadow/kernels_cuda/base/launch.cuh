@@ -57,6 +57,7 @@ void launch_kernel(void (*kernel)(Parameters...), std::string_view name, const L
     grid.name = name;
     emulator::run_grid(grid, [&] { std::apply(kernel, parameters); });
   });
+  check(cudaGetLastError(), name);
 }
 
 /// On a GPU the kernel may begin while the one before it ends; here it does not.
