@@ -167,7 +167,7 @@ TEST(BlockDeathTest, ThreadsThatWaitForEachOther) {
 }
 
 TEST(BlockDeathTest, BarriersOfOtherNumbersOfThreads) {
-  EXPECT_DEATH(run_block(128, [] { cuda::ptx::sync_threads(1, threadIdx.x < 64 ? 64 : 128); }),
+  EXPECT_DEATH(run_block(128, [] { cuda::ptx::sync_threads(1, threadIdx.x < 64 ? 128 : 96); }),
                "kernel tested.*thread.*barrier 1 for .* threads, but others wait there for ");
   EXPECT_DEATH(run_block(128, [] { cuda::ptx::sync_threads(1, 33); }), "a multiple of 32");
   EXPECT_DEATH(run_block(128, [] { cuda::ptx::sync_threads(16, 128); }), "expected 1 to 15");
