@@ -18,11 +18,11 @@ cudaError_t break_capture(CUstream_st& stream) {
 }
 
 cudaError_t query(cudaStream_t handle) {
-  const std::scoped_lock lock(Streams::all().mutex());
+  std::unique_lock lock(Streams::all().mutex());
   CUstream_st* const stream = Streams::all().find(handle);
   if (stream == nullptr) return cudaErrorInvalidResourceHandle;
   if (stream->capture != nullptr) return break_capture(*stream);
-  return stream->is_idle() ? cudaSuccess : cudaErrorNotReady;
+  return Streams::all().is_idle_soon(lock, *stream) ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t synchronize(cudaStream_t handle) {

@@ -11,6 +11,8 @@
 namespace sluice::emulator {
 namespace {
 
+constexpr auto kPolled =
+    std::chrono::milliseconds(2);  // Chosen: long beside a poll, short beside an emulated layer
 constexpr auto kLook = std::chrono::milliseconds(20);  // between looks at failure(), which wakes nobody
 
 bool launches_block() {
@@ -100,6 +102,11 @@ cudaError_t Streams::wait_for_all(std::unique_lock<std::mutex>& lock) {
   std::vector<Mark> marks;
   for (const auto& [handle, stream] : streams_) marks.push_back({handle, stream->id, stream->appended});
   return wait(lock, [&] { return std::ranges::all_of(marks, [&](const Mark& m) { return is_done(m); }); });
+}
+
+bool Streams::is_idle_soon(std::unique_lock<std::mutex>& lock, const CUstream_st& stream) {
+  const Mark mark{const_cast<cudaStream_t>(&stream), stream.id, stream.appended};
+  return changed_.wait_for(lock, kPolled, [&] { return failure() != cudaSuccess || is_done(mark); });
 }
 
 void Streams::run(CUstream_st& stream) {

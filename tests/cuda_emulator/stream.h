@@ -68,8 +68,6 @@ struct CUstream_st {
   std::condition_variable came;
   std::unique_ptr<CUgraph_st> capture;
   bool capture_broken = false;
-
-  [[nodiscard]] bool is_idle() const { return done == appended; }
 };
 // NOLINTEND(readability-identifier-naming)
 
@@ -95,6 +93,8 @@ class Streams {
   /// Until the stream, or every one, has done what it has by now.
   cudaError_t wait_for(std::unique_lock<std::mutex>& lock, cudaStream_t handle);
   cudaError_t wait_for_all(std::unique_lock<std::mutex>& lock);
+  /// Whether the stream is idle, by now or soon: a host that polls gives its CPU to the streams meanwhile.
+  bool is_idle_soon(std::unique_lock<std::mutex>& lock, const CUstream_st& stream);
 
  private:
   /// What a stream had when it was asked to be waited for.
