@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "kernels_cuda/base/launch.cuh"
 #include "kernels_cuda/device/gemv_kernel.cuh"
@@ -156,8 +157,7 @@ GemvScratch::GemvScratch(int64_t rows) : rows_(rows) {
   // Slices times groups is at most what the GPU holds at once, or 1 times groups, which needs none.
   const int64_t blocks = multiprocessors_ * kMostGemvBlocks;
   partials_ = DeviceBuffer<float>(blocks * kMostGemvTokens * kGroupRows);
-  arrived_ = DeviceBuffer<uint32_t>(groups);
-  check(cudaMemset(arrived_.data(), 0, static_cast<size_t>(arrived_.bytes())), "cudaMemset");
+  arrived_ = DeviceBuffer<uint32_t>(std::vector<uint32_t>(static_cast<size_t>(groups)));
 }
 
 bool gemv_takes(DType dtype) {

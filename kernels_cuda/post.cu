@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "kernels_cuda/base/launch.cuh"
 #include "kernels_cuda/device/overlap.cuh"
@@ -90,9 +91,7 @@ bool is_aligned(const void* pointer) {
 
 }  // namespace
 
-PostScratch::PostScratch() : arrived_(1) {
-  check(cudaMemset(arrived_.data(), 0, sizeof(uint32_t)), "cudaMemset");
-}
+PostScratch::PostScratch() : arrived_(std::vector<uint32_t>(1)) {}
 
 void post(std::span<const PostedPart> parts, const HostFlag& flag, const PostScratch& scratch,
           cudaStream_t stream) {

@@ -11,7 +11,7 @@ namespace sluice::emulator {
 enum class Place { kPageable, kPinned, kDevice };
 
 /// Of the whole GPU.
-inline constexpr int64_t kDeviceBytes = int64_t{2} << 30;
+inline constexpr int64_t kDeviceBytes = int64_t{6} << 30;
 
 /// Aligned to 256 bytes, the first 64 MiB filled with 0xFF. nullptr when there is no room, or for no bytes.
 /// `place` is not kPageable.
