@@ -2,6 +2,8 @@
 // which is absorbed: a layer of the real model's shape.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <span>
 #include <vector>
 
 #include "engine/backends/expanded_attention.h"
@@ -40,15 +42,20 @@ class AttentionOutputs final : public ForwardObserver {
 class CudaExpandedAttention : public testing::OnGpu {
  protected:
   std::vector<float> outputs(const Model& model, int64_t tile, CacheType type) {
-    Runtime runtime(model, {.max_batch = kManyTokens,
+    Runtime runtime(model, {.max_batch = tile,
                             .tile = tile,
                             .attention = AttentionMode::kDense,
                             .device = Device::kGpu,
                             .prefill = Prefill::kCpu});
     const auto cache = runtime.make_cache(kManyTokens, type);
     AttentionOutputs observer;
-    static_cast<void>(
-        runtime.forward({.ids = ids_, .logits = Logits::kLast, .observer = &observer, .stop = {}}, *cache));
+    for (int64_t first = 0; first < kManyTokens; first += tile) {
+      const auto ids = std::span(ids_).subspan(static_cast<size_t>(first),
+                                               static_cast<size_t>(std::min(tile, kManyTokens - first)));
+      static_cast<void>(runtime.forward(
+          {.ids = ids, .first_position = first, .logits = Logits::kLast, .observer = &observer, .stop = {}},
+          *cache));
+    }
     EXPECT_EQ(observer.selections, kManyTokens);
     return observer.values;
   }
