@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cassert>
 #include <string>
 #include <utility>
@@ -33,6 +32,11 @@ std::vector<int64_t> layers_from(const offload::ExpertWeights& weights, int64_t 
 
 ExpertCacheShape shape_of(const offload::ExpertWeights& weights, std::span<const int64_t> layers,
                           int64_t used, int64_t bytes) {
+  // Others' memory is not page-locked (prepare_host_memory), so none would ever come.
+  if (!can_be_streamed(weights)) {
+    throw Error("--expert-cache", "quantized experts in memory",
+                "mapped ones, or ones of a type that is not quantized");
+  }
   const StreamedSizes sizes = streamed_sizes(weights);
   const ExpertCacheShape wish{.layers = static_cast<int64_t>(layers.size()),
                               .experts = sizes.experts,
@@ -187,11 +191,10 @@ offload::Routes CudaExpertCache::take(int64_t layer, const offload::Routes& rout
   for (int64_t t = 0; t < routes.ids.rows; ++t) {
     residency_.use(index, routes.ids.row(t));
     std::ranges::transform(routes.ids.row(t), left.row(t).begin(),
-                           [&](int32_t id) { return id >= 0 && slot_of[id] >= 0 ? -1 : id; });
-    use_.choices += std::ranges::count_if(routes.ids.row(t), [](int32_t id) { return id >= 0; });
-    use_.hits += std::ranges::count_if(routes.ids.row(t), [](int32_t id) { return id >= 0; }) -
-                 std::ranges::count_if(left.row(t), [](int32_t id) { return id >= 0; });
+                           [&](int32_t id) { return slot_of[id] >= 0 ? -1 : id; });
+    use_.hits += std::ranges::count(left.row(t), -1);
   }
+  use_.choices += routes.ids.rows * shape_.used;
   passed_ = true;
   return {.ids = left, .weights = routes.weights};
 }

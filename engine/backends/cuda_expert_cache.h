@@ -29,7 +29,8 @@ namespace sluice {
 class CudaExpertCache {
  public:
   /// Of layers from `first_layer` on, in at most `bytes`; references are kept. Throws Error naming
-  /// --expert-cache when not one expert has room, and when memory cannot be had.
+  /// --expert-cache when not one expert has room or they are not of quantized types, and when memory cannot
+  /// be had.
   CudaExpertCache(const offload::ExpertWeights& weights, const CudaPinnedStore& store, int64_t first_layer,
                   int64_t used, int64_t bytes, const offload::ResidencyRules& rules = {});
 
@@ -42,8 +43,8 @@ class CudaExpertCache {
   void put(int64_t layer, const CudaRoutes& routes, const CudaExperts& experts, const float* f, float* y,
            cudaStream_t stream) const;
 
-  /// The same choices on the host: they are counted, and those that put() computes become -1. Valid until the
-  /// next call.
+  /// The same choices on the host, all of them experts: they are counted, and those that put() computes
+  /// become -1. Valid until the next call.
   [[nodiscard]] offload::Routes take(int64_t layer, const offload::Routes& routes);
 
   /// Experts that have room.

@@ -181,6 +181,14 @@ TEST_F(CudaExpertCacheTest, NothingComesBeforeMemoryIsLocked) {
   EXPECT_EQ(cache.use().choices, 20 * kUsed);
 }
 
+TEST_F(CudaExpertCacheTest, RefusesTypesThatAreNotQuantized) {
+  SCOPED_TRACE(random_.describe());
+  const Layers floats(quant::DType::kBF16, 1, random_);
+  const std::string text = testing::error_text([&] { return floats.cache(4).slots(); });
+  EXPECT_NE(text.find("--expert-cache"), std::string::npos) << text;
+  EXPECT_NE(text.find("not quantized"), std::string::npos) << text;
+}
+
 TEST_F(CudaExpertCacheTest, RefusesWhatHasNoRoom) {
   SCOPED_TRACE(random_.describe());
   const Layers layers(quant::DType::kQ8_0, 1, random_);
