@@ -2,11 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <unistd.h>
+
 #include <array>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "bench/temporary_file.h"
 #include "quant/base/error.h"
 
 namespace sluice::bench {
@@ -21,12 +26,22 @@ std::string quoted(const std::string& text) {
   return out + "'";
 }
 
-/// What the command writes to stdout.
+/// The end of what a program said, to be read in an error.
+std::string last_words(const std::filesystem::path& log) {
+  std::ifstream file(log);
+  const std::string text((std::istreambuf_iterator<char>(file)), {});
+  constexpr size_t kMost = 600;
+  return text.size() > kMost ? text.substr(text.size() - kMost) : text;
+}
+
+/// What the command writes to stdout. What it writes to stderr is told where it fails.
 std::string output_of(const std::string& command) {
+  const TemporaryFile log(std::filesystem::temp_directory_path() / fmt::format("rival-{}.log", getpid()));
   struct Close {
     void operator()(std::FILE* pipe) const { pclose(pipe); }
   };
-  std::unique_ptr<std::FILE, Close> pipe(popen(command.c_str(), "r"));
+  std::unique_ptr<std::FILE, Close> pipe(
+      popen(fmt::format("{} 2>{}", command, quoted(log.path.string())).c_str(), "r"));
   if (pipe == nullptr) {
     throw Error(command, "a command that can be started", "popen failed");
   }
@@ -37,7 +52,7 @@ std::string output_of(const std::string& command) {
   }
   const int status = pclose(pipe.release());
   if (status != 0) {
-    throw Error(command, "success", fmt::format("wait status {:#x}", status));
+    throw Error(command, "success", fmt::format("wait status {:#x} after: {}", status, last_words(log.path)));
   }
   return text;
 }
@@ -47,8 +62,8 @@ std::string output_of(const std::string& command) {
 ModelSpeed measure_program(const std::filesystem::path& program, const std::string& subcommand,
                            const std::filesystem::path& model, int64_t threads) {
   const std::string command =
-      fmt::format("{} {} -m {} -p 512 -n 32 -r 3 -t {} -o json 2>/dev/null", quoted(program.string()),
-                  subcommand, quoted(model.string()), threads);
+      fmt::format("{} {} -m {} -p 512 -n 32 -r 3 -t {} -o json", quoted(program.string()), subcommand,
+                  quoted(model.string()), threads);
   const std::string text = output_of(command);
   ModelSpeed speed;
   try {
@@ -66,8 +81,8 @@ ModelSpeed measure_program(const std::filesystem::path& program, const std::stri
 
 std::vector<PromptSpeed> measure_prompts(const std::filesystem::path& program, const std::string& subcommand,
                                          const std::filesystem::path& model, const std::string& arguments) {
-  const std::string command = fmt::format("{} {} -m {} {} -n 0 -o json 2>/dev/null", quoted(program.string()),
-                                          subcommand, quoted(model.string()), arguments);
+  const std::string command = fmt::format("{} {} -m {} {} -n 0 -o json", quoted(program.string()), subcommand,
+                                          quoted(model.string()), arguments);
   const std::string text = output_of(command);
   std::vector<PromptSpeed> speeds;
   try {

@@ -19,6 +19,7 @@
 namespace sluice {
 namespace {
 
+using testing::dense;
 using testing::exact_on;
 using testing::OnGpu;
 using testing::resident;
@@ -75,13 +76,10 @@ TEST_F(CudaBackendTest, ExpertsOnTheGpuAreTheCpus) {
   SCOPED_TRACE(random_.describe());
   for (const char* const type : {"bf16", "q8_0", "nvfp4", "q4_k"}) {
     const Model model = random_model(type);
-    RuntimeOptions on_cpu = exact_on(Device::kCpu);
-    on_cpu.attention = AttentionMode::kDense;
-    const std::vector<float> expected = logits(model, on_cpu);
+    const std::vector<float> expected = logits(model, dense(exact_on(Device::kCpu)));
     for (const int64_t kept : {0, 2}) {
       for (const int64_t batch : {1, 7, 64, 512}) {
-        RuntimeOptions on_gpu = resident(model, exact_on(Device::kGpu, batch), kept);
-        on_gpu.attention = AttentionMode::kDense;
+        RuntimeOptions on_gpu = dense(resident(model, exact_on(Device::kGpu, batch), kept));
         const std::vector<double> errors = testing::row_errors(logits(model, on_gpu), expected, kTokens);
         EXPECT_LT(testing::at_share(errors, 0.9), 1e-3) << type << ", batch " << batch << ", kept " << kept;
         on_gpu.activations = Activations::kInt8;  // many tokens in bf16
@@ -115,12 +113,8 @@ TEST_F(CudaBackendTest, IsTheCpuBackendInEveryTypeAndBatch) {
 TEST_F(CudaBackendTest, RoundedActivationsAndCacheStayNear) {
   SCOPED_TRACE(random_.describe());
   const Model model = random_model("q8_0");
-  // Dense, so that no selection can flip.
-  RuntimeOptions on_cpu = exact_on(Device::kCpu);
-  on_cpu.attention = AttentionMode::kDense;
-  const std::vector<float> expected = logits(model, on_cpu);
-  RuntimeOptions on_gpu = on_cpu;
-  on_gpu.device = Device::kGpu;
+  const std::vector<float> expected = logits(model, dense(exact_on(Device::kCpu)));
+  RuntimeOptions on_gpu = dense(exact_on(Device::kGpu));
   const double cache_error =
       testing::at_share(testing::row_errors(logits(model, on_gpu, CacheType::kBF16), expected, kTokens), 0.5);
   EXPECT_GT(cache_error, 1e-5) << "the cache was not rounded";
@@ -183,8 +177,8 @@ TEST_F(CudaBackendTest, SessionsMoveBetweenGpuAndCpu) {
   const Model model = random_model("q8_0");
   const testing::TemporaryDirectory directory;
   for (const CacheType type : {CacheType::kF32, CacheType::kBF16, CacheType::kFp8, CacheType::kFp8Int8}) {
-    Runtime gpu(model, exact_on(Device::kGpu));
-    Runtime cpu(model, exact_on(Device::kCpu));
+    Runtime gpu(model, dense(exact_on(Device::kGpu)));
+    Runtime cpu(model, dense(exact_on(Device::kCpu)));
     Session there(gpu, kContext, type);
     there.prefill(ids_);
     there.save(directory / "session");

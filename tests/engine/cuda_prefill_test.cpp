@@ -161,18 +161,22 @@ TEST_F(CudaPrefillTest, StaysNearTheCpuWhereverExpertsAre) {
                           .activations = Activations::kFloat32,
                           .device = Device::kCpu};
     const std::vector<float> expected = logits(model, on_cpu);
+    on_cpu.activations = Activations::kInt8;
+    // How much roundings matter differs from one random model to the next.
+    const double bound = 0.05 + 2 * row_error(logits(model, on_cpu), expected, 0.5);
     for (const Prefill prefill : {Prefill::kAuto, Prefill::kStream, Prefill::kCpu}) {
       for (const int64_t batch : {1, 7, 64, 512, 0}) {
         RuntimeOptions there =
             random_placement(model, options(prefill, batch, batch == 64 ? 16 : 512), random_);
-        if (there.first_gpu_layer <= 1 && there.gpu_expert_layers == moe_layers(model)) {
-          there.prefill = Prefill::kAuto;  // nothing is left to stream
-        }
-        EXPECT_LT(row_error(logits(model, there), expected, 0.5), 0.1) << type << ", " << text_of(there);
+        const int64_t streamed = model.config().layers -
+                                 std::max(there.first_gpu_layer, model.config().dense_layers) -
+                                 std::ssize(there.gpu_expert_layers);
+        if (streamed == 0) there.prefill = Prefill::kAuto;
+        EXPECT_LT(row_error(logits(model, there), expected, 0.5), bound) << type << ", " << text_of(there);
       }
       RuntimeOptions all = options(Prefill::kAuto, 0);
       all.gpu_expert_layers = moe_layers(model);
-      EXPECT_LT(row_error(logits(model, all), expected, 0.5), 0.1) << type << ", all resident";
+      EXPECT_LT(row_error(logits(model, all), expected, 0.5), bound) << type << ", all resident";
     }
   }
 }

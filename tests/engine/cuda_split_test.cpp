@@ -20,6 +20,7 @@
 namespace sluice {
 namespace {
 
+using testing::dense;
 using testing::exact_on;
 using testing::resident;
 
@@ -73,14 +74,11 @@ TEST_F(CudaSplit, IsTheCpuAtEveryBorderAndBatch) {
 TEST_F(CudaSplit, ExpertsOfItsLayersMayBeOnTheGpu) {
   SCOPED_TRACE(random_.describe());
   const Model model = random_model("nvfp4");
-  RuntimeOptions on_cpu = exact_on(Device::kCpu);
-  on_cpu.attention = AttentionMode::kDense;
-  const std::vector<float> expected = logits(model, on_cpu);
+  const std::vector<float> expected = logits(model, dense(exact_on(Device::kCpu)));
   for (const int64_t border : {1, 2}) {
     for (const int64_t kept : {0, 2}) {
       for (const int64_t batch : {1, 64}) {
-        RuntimeOptions options = resident(model, split_at(border, batch), kept);
-        options.attention = AttentionMode::kDense;
+        const RuntimeOptions options = dense(resident(model, split_at(border, batch), kept));
         const std::vector<double> errors = testing::row_errors(logits(model, options), expected, kTokens);
         EXPECT_LT(testing::at_share(errors, 0.9), 1e-3)
             << "border " << border << ", kept " << kept << ", batch " << batch;
@@ -93,11 +91,8 @@ TEST_F(CudaSplit, ExpertsOfItsLayersMayBeOnTheGpu) {
 TEST_F(CudaSplit, RoundedActivationsStayNear) {
   SCOPED_TRACE(random_.describe());
   const Model model = random_model("q8_0");
-  RuntimeOptions options = exact_on(Device::kCpu);
-  options.attention = AttentionMode::kDense;
-  const std::vector<float> expected = logits(model, options);
-  options = split_at(2);
-  options.attention = AttentionMode::kDense;
+  const std::vector<float> expected = logits(model, dense(exact_on(Device::kCpu)));
+  RuntimeOptions options = dense(split_at(2));
   options.activations = Activations::kInt8;
   const double error = testing::at_share(testing::row_errors(logits(model, options), expected, kTokens), 0.5);
   EXPECT_GT(error, 1e-5) << "nothing was rounded";
@@ -116,10 +111,10 @@ TEST_F(CudaSplit, SessionsMoveBetweenPlacements) {
   SCOPED_TRACE(random_.describe());
   const Model model = random_model("q8_0");
   const testing::TemporaryDirectory directory;
-  Runtime split(model, split_at(2));
-  Runtime other_split(model, split_at(1));
-  Runtime gpu(model, exact_on(Device::kGpu));
-  Runtime cpu(model, exact_on(Device::kCpu));
+  Runtime split(model, dense(split_at(2)));
+  Runtime other_split(model, dense(split_at(1)));
+  Runtime gpu(model, dense(exact_on(Device::kGpu)));
+  Runtime cpu(model, dense(exact_on(Device::kCpu)));
   for (const CacheType type : {CacheType::kF32, CacheType::kBF16, CacheType::kFp8Int8}) {
     for (Runtime* const saved : {&split, &gpu, &cpu}) {
       Session there(*saved, kContext, type);

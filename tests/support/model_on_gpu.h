@@ -20,6 +20,12 @@ inline RuntimeOptions exact_on(Device device, int64_t max_batch = 512) {
   return {.max_batch = max_batch, .activations = Activations::kFloat32, .device = device};
 }
 
+/// With dense attention, where no selection of positions can flip by a rounding.
+inline RuntimeOptions dense(RuntimeOptions options) {
+  options.attention = AttentionMode::kDense;
+  return options;
+}
+
 /// With the routed experts of every layer that the GPU has but every `kept`th in its memory; 0: of all.
 inline RuntimeOptions resident(const Model& model, RuntimeOptions options, int64_t kept = 0) {
   const ModelConfig& config = model.config();
