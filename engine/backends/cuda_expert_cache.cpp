@@ -148,13 +148,21 @@ void CudaExpertCache::begin_copy(const offload::ExpertReplacement& replacement) 
   const int64_t layer = layers_[static_cast<size_t>(replacement.in / shape_.experts)];
   std::byte* const to = buffers_.slots + slot * shape_.slot_bytes;
   for (int64_t node = 0; node < weights_.nodes(); ++node) {
-    const std::span<const std::byte> piece = weights_.piece(layer, replacement.in % shape_.experts, node);
-    cuda::check(cudaMemcpyAsync(to + node_offset(weights_, layer, node, 1), piece.data(), piece.size(),
-                                cudaMemcpyHostToDevice, stream_.get()),
-                "copying an expert into the cache");
+    copy(weights_.piece(layer, replacement.in % shape_.experts, node),
+         to + node_offset(weights_, layer, node, 1));
   }
   copies_.push_back({.expert = replacement.in, .slot = slot, .done = cuda::Event()});
   copies_.back().done.record(stream_.get());
+}
+
+void CudaExpertCache::copy(std::span<const std::byte> from, std::byte* to) {
+  while (!from.empty()) {
+    const std::span<const std::byte> part = store_.first_part(from).bytes;
+    cuda::check(cudaMemcpyAsync(to, part.data(), part.size(), cudaMemcpyHostToDevice, stream_.get()),
+                "copying an expert into the cache");
+    from = from.subspan(part.size());
+    to += part.size();
+  }
 }
 
 void CudaExpertCache::upload(cudaStream_t stream) {

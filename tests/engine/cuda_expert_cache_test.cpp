@@ -32,12 +32,15 @@ constexpr int64_t kHidden = 256;
 /// So that experts come and go all the time.
 constexpr offload::ResidencyRules kQuick{.half_life = 20, .copy_hits = 0, .deviations = 0.5};
 
+/// Memory is page-locked in pieces that end within experts, as those of a GiB do.
+constexpr int64_t kLockedPiece = int64_t{64} << 10;
+
 /// Two MoE layers behind a dense one, in a store whose memory is page-locked.
 class Layers {
  public:
   Layers(quant::DType dtype, int64_t nodes, testing::Random& random)
       : store_(load(dtype, nodes, random)),
-        pinned(store_.memory(), 0),
+        pinned(store_.memory(), 0, kLockedPiece),
         team(store_,
              {.d_model = kModel,
               .d_expert = kHidden,
