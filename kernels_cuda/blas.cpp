@@ -69,17 +69,26 @@ void Blas::multiply(const BlasProduct& p, cudaStream_t stream) const {
       "cublasGemmEx");
 }
 
-void Blas::multiply(const BlasBatch& p, cudaStream_t stream) const {
+template <typename Y>
+void Blas::multiply_batch(const BlasBatchOf<Y>& p, cudaStream_t stream) const {
   use(stream);
   const float zero = 0.0F;
-  const auto w_form = p.weights == BlasBatch::Weights::kRows ? CUBLAS_OP_T : CUBLAS_OP_N;
+  const auto w_form = p.weights == BlasBatchOf<Y>::Weights::kRows ? CUBLAS_OP_T : CUBLAS_OP_N;
+  constexpr auto kYType = sizeof(Y) == sizeof(float) ? CUDA_R_32F : CUDA_R_16BF;
   check_blas(cublasGemmStridedBatchedEx(state_->handle, w_form, CUBLAS_OP_N, static_cast<int>(p.m),
                                         static_cast<int>(p.n), static_cast<int>(p.k), &p.scale, p.w,
                                         CUDA_R_16BF, static_cast<int>(p.w_stride), p.w_matrix_stride, p.x,
-                                        CUDA_R_16BF, static_cast<int>(p.x_stride), 0, &zero, p.y, CUDA_R_16BF,
-                                        static_cast<int>(p.y_stride), p.y_matrix_stride,
+                                        CUDA_R_16BF, static_cast<int>(p.x_stride), p.x_matrix_stride, &zero,
+                                        p.y, kYType, static_cast<int>(p.y_stride), p.y_matrix_stride,
                                         static_cast<int>(p.count), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
              "cublasGemmStridedBatchedEx");
+}
+
+void Blas::multiply(const BlasBatch& batch, cudaStream_t stream) const {
+  multiply_batch(batch, stream);
+}
+void Blas::multiply(const BlasFloatBatch& batch, cudaStream_t stream) const {
+  multiply_batch(batch, stream);
 }
 
 }  // namespace sluice::cuda

@@ -26,9 +26,10 @@ struct BlasProductOf {
 using BlasProduct = BlasProductOf<uint16_t>;    // bf16
 using BlasFloatProduct = BlasProductOf<float>;  // float32, multiplied as such
 
-/// y[b] [n, m] = scale * x [n, k] w[b]^T for `count` matrices that meet the same x; bf16, the sums float32.
-/// Strides in elements.
-struct BlasBatch {
+/// y[b] [n, m] = scale * x[b] [n, k] w[b]^T for `count` matrices; weights and x bf16, y bf16 or float32, the
+/// sums float32. Strides in elements.
+template <typename Y>
+struct BlasBatchOf {
   enum class Weights {
     kRows,     // w[b] is [m, k]
     kColumns,  // w[b] is [k, m]
@@ -36,10 +37,11 @@ struct BlasBatch {
   const uint16_t* w;
   int64_t w_stride;         // from row to row
   int64_t w_matrix_stride;  // from matrix to matrix
-  Weights weights;
+  Weights weights = Weights::kRows;
   const uint16_t* x;
   int64_t x_stride;
-  uint16_t* y;
+  int64_t x_matrix_stride = 0;  // 0: all meet the same x
+  Y* y;
   int64_t y_stride;
   int64_t y_matrix_stride;
   int64_t m;
@@ -48,6 +50,8 @@ struct BlasBatch {
   int64_t count;
   float scale = 1.0F;
 };
+using BlasBatch = BlasBatchOf<uint16_t>;    // bf16
+using BlasFloatBatch = BlasBatchOf<float>;  // to float32
 
 /// A cuBLAS handle of this thread's GPU with its workspace; one stream at a time. Move-only.
 class Blas {
@@ -61,9 +65,12 @@ class Blas {
   void multiply(const BlasProduct& product, cudaStream_t stream) const;
   void multiply(const BlasFloatProduct& product, cudaStream_t stream) const;
   void multiply(const BlasBatch& batch, cudaStream_t stream) const;
+  void multiply(const BlasFloatBatch& batch, cudaStream_t stream) const;
 
  private:
   void use(cudaStream_t stream) const;
+  template <typename Y>
+  void multiply_batch(const BlasBatchOf<Y>& batch, cudaStream_t stream) const;
 
   struct State;
   std::unique_ptr<State> state_;

@@ -36,10 +36,20 @@ int64_t cuda_context(const ModelConfig& config) {
   return std::min(config.context_length, cuda::kMostTopKScores);
 }
 
+int64_t cuda_step_tokens(int64_t heads, int64_t multiprocessors) {
+  constexpr int64_t kLeast = 64;
+  constexpr int64_t kMost = 128;
+  constexpr int64_t kMultiple = 8;           // what matrix products like
+  const int64_t blocks = (heads + 63) / 64;  // of a token
+  const int64_t waves = (kLeast * blocks + multiprocessors - 1) / multiprocessors;
+  const int64_t tokens = waves * multiprocessors / blocks / kMultiple * kMultiple;
+  return std::clamp(tokens, kLeast, kMost);
+}
+
 CudaActivations::CudaActivations(const CudaActivationShape& shape, DeviceLayout& layout) {
   const ModelConfig& c = shape.config;
   const int64_t n = shape.tile;
-  const int64_t step = std::min(n, kCudaStepTokens);
+  step = std::min(n, cuda_step_tokens(c.heads, shape.multiprocessors));
   const int64_t index = c.has_indexer ? 1 : 0;
   const int64_t ffn = std::max(c.d_ffn, c.shared_experts * c.d_expert);
 

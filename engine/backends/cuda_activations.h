@@ -11,8 +11,8 @@
 namespace sluice {
 
 /// Tokens that go through index scores, selection and attention at a time, so that what is large for each of
-/// them does not grow with the tile. Chosen: 64 tokens of 64 heads a block are a wave of most GPUs.
-inline constexpr int64_t kCudaStepTokens = 64;
+/// them does not grow with the tile: 64 to 128 whose blocks of 64 heads are whole waves of the GPU, nearly.
+int64_t cuda_step_tokens(int64_t heads, int64_t multiprocessors);
 /// Tokens whose logits are on the GPU at a time.
 inline constexpr int64_t kCudaHeadTokens = 32;
 
@@ -52,7 +52,8 @@ struct CudaActivations {
   float* logits;         // [kCudaHeadTokens, vocab]
   std::byte* sampling_scratch;
 
-  // Of a step of tokens in attention.
+  // Of a step of tokens in attention. Absorbed queries and attended latents may be bf16 instead.
+  int64_t step;               // tokens, at most
   float* absorbed_query;      // [step, heads * (d_latent + d_rope)]
   float* attended;            // [step, heads * d_latent]: softmax-weighted latents
   std::byte* index_values;    // [step, index_heads, d_index] floats, bf16 or int8

@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "engine/backends/cuda_backend.h"
+#include "engine/backends/cuda_head_products.h"
 #include "kernels_cuda/base/check.h"
 #include "kernels_cuda/gemv.h"
-#include "kernels_cuda/head_product.h"
 #include "kernels_cuda/indexer.h"
 #include "kernels_cuda/latent_expansion.h"
 #include "kernels_cuda/mla.h"
@@ -68,20 +68,21 @@ void CudaBackend::put_attention_tile(int64_t layer_index, const Batch& batch) {
 
 void CudaBackend::attend_in_steps(int64_t layer_index, const Batch& batch, const CudaCache& cache,
                                   bool any_selects) {
-  const CudaLayer& layer = layer_weights(layer_index);
   const int64_t n = batch.n_tokens();
-  for (int64_t begin = 0; begin < n; begin += kCudaStepTokens) {
-    Step step{.begin = begin, .count = std::min(kCudaStepTokens, n - begin), .selects = false};
+  const CudaHeadProducts heads({config_, layer_weights(layer_index), buffers_, products_}, n, cache.type(),
+                               stream_.get());
+  for (int64_t begin = 0; begin < n; begin += buffers_.step) {
+    Step step{.begin = begin, .count = std::min(buffers_.step, n - begin), .selects = false};
     step.selects = any_selects && selects(batch, batch.first_position + step.begin + step.count - 1);
-    absorb_query(layer, step);
+    heads.absorb(buffers_.query + begin * config_.heads * config_.d_head(), step.count, stream_.get());
     if (step.selects) {
       select(layer_index, batch, step, cache);
     }
     if (batch.observer != nullptr) {
       observe_selection(layer_index, batch, step);
     }
-    attend(layer_index, batch, step, cache);
-    expand_value(layer, step);
+    attend(layer_index, batch, step, cache, heads.type());
+    heads.expand(buffers_.value + begin * config_.heads * config_.d_value, step.count, stream_.get());
   }
 }
 
@@ -167,29 +168,6 @@ void CudaBackend::store(int64_t layer_index, const Batch& batch, const CudaCache
   }
 }
 
-// 2.5, absorbed form, step 1: the no-position query moves into latent space, the rope part follows it.
-void CudaBackend::absorb_query(const CudaLayer& layer, const Step& step) {
-  const int64_t query_cols = config_.heads * config_.d_head();
-  const float* const query = buffers_.query + step.begin * query_cols;
-  cuda::head_product({.w = layer.key_b.panels,
-                      .heads = config_.heads,
-                      .rows = layer.key_b.rows,
-                      .n_tokens = step.count,
-                      .x = query,
-                      .x_stride = query_cols,
-                      .x_head_stride = config_.d_head(),
-                      .y = buffers_.absorbed_query,
-                      .y_stride = config_.heads * config_.d_cache(),
-                      .y_head_stride = config_.d_cache()},
-                     stream_.get());
-  const auto bytes = [](int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); };
-  cuda::check(cudaMemcpy2DAsync(buffers_.absorbed_query + config_.d_latent, bytes(config_.d_cache()),
-                                query + config_.d_nope, bytes(config_.d_head()), bytes(config_.d_rope),
-                                static_cast<size_t>(step.count * config_.heads), cudaMemcpyDeviceToDevice,
-                                stream_.get()),
-              "copying the queries' rope part");
-}
-
 // 2.6, steps 6 to 8. Tokens that see no more than top-k positions get all of them.
 void CudaBackend::select(int64_t layer_index, const Batch& batch, const Step& step, const CudaCache& cache) {
   const cuda::IndexKeys keys = cache.index_keys(layer_index);
@@ -228,7 +206,8 @@ void CudaBackend::select(int64_t layer_index, const Batch& batch, const Step& st
 }
 
 // 2.5, absorbed form, steps 2 and 3.
-void CudaBackend::attend(int64_t layer_index, const Batch& batch, const Step& step, const CudaCache& cache) {
+void CudaBackend::attend(int64_t layer_index, const Batch& batch, const Step& step, const CudaCache& cache,
+                         cuda::FloatType type) {
   const int64_t visible = batch.first_position + step.begin + step.count;
   const int64_t most_rows = step.selects ? std::min(visible, config_.index_top_k) : visible;
   const cuda::MlaPlan plan = cuda::plan_mla(step.count, config_.heads, most_rows, multiprocessors_);
@@ -236,7 +215,7 @@ void CudaBackend::attend(int64_t layer_index, const Batch& batch, const Step& st
          buffers_.attention_scratch_bytes);
   cuda::launch_mla(
       {.queries = buffers_.absorbed_query,
-       .query_type = cuda::FloatType::kF32,
+       .query_type = type,
        .n_queries = step.count,
        .n_heads = config_.heads,
        .d_latent = config_.d_latent,
@@ -249,24 +228,8 @@ void CudaBackend::attend(int64_t layer_index, const Batch& batch, const Step& st
        .plan = plan,
        .scratch = buffers_.attention_scratch,
        .out = buffers_.attended,
-       .out_type = cuda::FloatType::kF32},
+       .out_type = type},
       stream_.get());
-}
-
-// 2.5, absorbed form, step 4: attended latents become each head's value.
-void CudaBackend::expand_value(const CudaLayer& layer, const Step& step) {
-  const int64_t value_cols = config_.heads * config_.d_value;
-  cuda::head_product({.w = layer.value_b.panels,
-                      .heads = config_.heads,
-                      .rows = layer.value_b.rows,
-                      .n_tokens = step.count,
-                      .x = buffers_.attended,
-                      .x_stride = config_.heads * config_.d_latent,
-                      .x_head_stride = config_.d_latent,
-                      .y = buffers_.value + step.begin * value_cols,
-                      .y_stride = value_cols,
-                      .y_head_stride = config_.d_value},
-                     stream_.get());
 }
 
 ExpandedAttentionShape CudaBackend::expanded_shape(const Batch& batch, const CudaCache& cache) const {
@@ -277,11 +240,10 @@ ExpandedAttentionShape CudaBackend::expanded_shape(const Batch& batch, const Cud
           .multiprocessors = multiprocessors_};
 }
 
-// Only in the mode that is dense: sparse attention keeps its one form while it has few positions to choose
-// from.
+// Where no token of the tile selects: in the mode that is dense, or before there is a choice.
 int64_t CudaBackend::expanded_heads(const Batch& batch, const CudaCache& cache) const {
   const CudaProducts::Bf16* const work = products_.bf16();
-  if (batch.attention != AttentionMode::kDense || work == nullptr) {
+  if (work == nullptr || selects(batch, batch.first_position + batch.n_tokens() - 1)) {
     return 0;
   }
   return expanded_attention_heads(expanded_shape(batch, cache), work->scratch.weights().bytes());

@@ -33,6 +33,7 @@
 #include "kernels_cuda/base/graph.h"
 #include "kernels_cuda/base/stream.h"
 #include "kernels_cuda/cache_write.h"
+#include "kernels_cuda/mla.h"
 #include "offload/workers.h"
 
 namespace sluice {
@@ -75,7 +76,7 @@ class CudaBackend final : public Backend {
   void correct_times(LayerTimes& times) override;
 
  private:
-  /// Tokens [begin, begin + count) of a tile: at most kCudaStepTokens of what selects or is absorbed.
+  /// Tokens [begin, begin + count) of a tile: at most buffers_.step of what selects or is absorbed.
   struct Step {
     int64_t begin;
     int64_t count;
@@ -158,11 +159,10 @@ class CudaBackend final : public Backend {
   void project_input(const CudaLayer& layer, int64_t n, bool any_selects);
   void project_query(const CudaLayer& layer, const Batch& batch, bool any_selects);
   void store(int64_t layer, const Batch& batch, const CudaCache& cache);
-  void absorb_query(const CudaLayer& layer, const Step& step);
   void select(int64_t layer, const Batch& batch, const Step& step, const CudaCache& cache);
-  void attend(int64_t layer, const Batch& batch, const Step& step, const CudaCache& cache);
-  void expand_value(const CudaLayer& layer, const Step& step);
-  // Those of 2.6 and 2.5, kCudaStepTokens at a time, or dense attention of a whole tile in the expanded form.
+  void attend(int64_t layer, const Batch& batch, const Step& step, const CudaCache& cache,
+              cuda::FloatType type);
+  // Those of 2.6 and 2.5, some tokens at a time, or dense attention of a whole tile in the expanded form.
   void attend_in_steps(int64_t layer, const Batch& batch, const CudaCache& cache, bool any_selects);
   [[nodiscard]] ExpandedAttentionShape expanded_shape(const Batch& batch, const CudaCache& cache) const;
   [[nodiscard]] int64_t expanded_heads(const Batch& batch, const CudaCache& cache) const;
