@@ -20,14 +20,14 @@ using device::IndexShape;
 using device::kIndexDims;
 using device::kMostIndexHeads;
 
-// For many queries a block has 512 (bf16: 256) keys and 64 queries; for few, less, so that every
+// For many queries a block has 512 (bf16: 256) keys and up to 64 queries; for few, less, so that every
 // multiprocessor gets some.
 using ManyInt8 = IndexShape<IndexKeyFormat::kInt8, 8, 4, 1, 2>;
 using FewInt8 = IndexShape<IndexKeyFormat::kInt8, 4, 2, 1, 1>;
 using ManyBf16 = IndexShape<IndexKeyFormat::kBf16, 8, 2, 1, 1>;
 using FewBf16 = IndexShape<IndexKeyFormat::kBf16, 4, 2, 1, 1>;
 constexpr int64_t kFewQueries = 8;
-constexpr int64_t kQueriesPerBlock = 64;
+constexpr int64_t kMostQueriesPerBlock = 64;
 
 constexpr int kPlainThreads = 256;
 constexpr int kPlainWarps = kPlainThreads / 32;
@@ -138,18 +138,27 @@ void launch_few(const IndexScoreParams& p, cudaStream_t stream) {
                      args_of(p, 1));
 }
 
+/// As many as a block's keys are worth loading for, but fewer where that leaves multiprocessors without a
+/// block.
+int64_t queries_per_block(int64_t n_queries, int64_t key_blocks, int64_t blocks_at_once) {
+  const int64_t groups =
+      std::max(ceil_div(n_queries, kMostQueriesPerBlock), std::max<int64_t>(1, blocks_at_once / key_blocks));
+  return ceil_div(n_queries, std::min(groups, n_queries));
+}
+
 template <typename Shape, int kBlocksPerMultiprocessor>
 void launch_many(const IndexScoreParams& p, cudaStream_t stream) {
   constexpr const char* kName = "index_scores";
   auto* kernel = device::index_scores<Shape, kBlocksPerMultiprocessor>;
   constexpr auto kBytes = static_cast<int64_t>(sizeof(device::IndexShared<Shape>));
   allow_shared<kBytes>(kernel, kName);
-  const int64_t queries_per_block = std::min(p.n_queries, kQueriesPerBlock);
-  const dim3 grid(static_cast<unsigned>(ceil_div(p.n_queries, queries_per_block)),
-                  static_cast<unsigned>(ceil_div<int64_t>(p.most_keys, Shape::kBlockKeys)));
+  const auto key_blocks = ceil_div<int64_t>(p.most_keys, Shape::kBlockKeys);
+  const int64_t queries =
+      queries_per_block(p.n_queries, key_blocks, multiprocessors() * kBlocksPerMultiprocessor);
+  const dim3 grid(static_cast<unsigned>(ceil_div(p.n_queries, queries)), static_cast<unsigned>(key_blocks));
   launch_kernel(kernel, kName,
                 {.grid = grid, .block = dim3(Shape::kThreads), .shared_bytes = kBytes, .stream = stream},
-                args_of(p, queries_per_block));
+                args_of(p, queries));
 }
 
 template <typename Few, typename Many>

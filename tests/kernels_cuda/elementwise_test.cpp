@@ -85,17 +85,22 @@ TEST_F(CudaElementwise, FindSlots) {
 
 TEST_F(CudaElementwise, Bf16) {
   SCOPED_TRACE(random_.describe());
-  std::vector<float> x = random_.normal(150);
-  x[0] = std::nanf("");
-  x[1] = INFINITY;
-  x[2] = 1e-40F;
-  x[3] = 3.4e38F;
-  const cuda::DeviceBuffer<float> there(x);
-  const cuda::DeviceBuffer<uint16_t> y(192);
-  cuda::to_bf16({there.data(), 50, y.data(), 64, 3, 50}, stream());
-  const std::vector<uint16_t> got = y.to_host(stream());
-  EXPECT_TRUE(std::isnan(bf16_to_f32(got[0])));
-  for (size_t i = 1; i < x.size(); ++i) EXPECT_EQ(got[i / 50 * 64 + i % 50], f32_to_bf16(x[i])) << i;
+  for (const int64_t n : {50, 52}) {  // alone, and in fours
+    std::vector<float> x = random_.normal(3 * n);
+    x[0] = std::nanf("");
+    x[1] = INFINITY;
+    x[2] = 1e-40F;
+    x[3] = 3.4e38F;
+    const cuda::DeviceBuffer<float> there(x);
+    const cuda::DeviceBuffer<uint16_t> y(192);
+    cuda::to_bf16({there.data(), n, y.data(), 64, 3, n}, stream());
+    const std::vector<uint16_t> got = y.to_host(stream());
+    EXPECT_TRUE(std::isnan(bf16_to_f32(got[0])));
+    for (size_t i = 1; i < x.size(); ++i) {
+      const size_t cols = static_cast<size_t>(n);
+      EXPECT_EQ(got[i / cols * 64 + i % cols], f32_to_bf16(x[i])) << i << ", " << n;
+    }
+  }
 }
 
 TEST_F(CudaElementwise, RopeIsTheCpus) {
