@@ -1,9 +1,9 @@
 // The product of panels with many tokens (kernels_cuda/panel_gemm.h), for every format of panel_formats.cuh.
 //
-// A block multiplies sixteen panels with 64 or 128 tokens. Its eight warps hold two panels each: the words
-// come straight from global memory, some steps ahead, and are decoded to bf16 fragments in registers, once
-// for all tokens; x comes through a ring in shared memory. The columns of a product of fragments are those of
-// a lane's words (quad_of), for weights and x alike, so neither is ever moved between lanes.
+// A block multiplies sixteen panels with 32, 64 or 128 tokens. Its eight warps hold two panels each: the
+// words come straight from global memory, some steps ahead, and are decoded to bf16 fragments in registers,
+// once for all tokens; x comes through a ring in shared memory. The columns of a product of fragments are
+// those of a lane's words (quad_of), for weights and x alike, so neither is ever moved between lanes.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -22,9 +22,10 @@
 namespace sluice::cuda {
 
 inline constexpr int kGemmThreads = 256;
-inline constexpr int kGemmPanels = 16;  // of a block
-inline constexpr int kGemmCols = 128;   // of a stage
-inline constexpr int kGemmTokens = 64;  // of a block, at least
+inline constexpr int kGemmPanels = 16;     // of a block
+inline constexpr int kGemmCols = 128;      // of a stage
+inline constexpr int kGemmTokens = 64;     // of a block
+inline constexpr int kFewGemmTokens = 32;  // where experts have few tokens each
 /// Elements from row to row of x in shared memory: rows eight banks apart, so that the 8-byte reads of four
 /// of them meet no bank twice.
 inline constexpr int kGemmRow = kGemmCols + 16;
@@ -33,16 +34,17 @@ inline constexpr int kGemmRow = kGemmCols + 16;
 template <class Format, int kTokensArg>
 struct GemmShape {
   static constexpr int kTokens = kTokensArg;
-  static constexpr int kStages = kTokens == kGemmTokens ? 3 : 2;
+  static constexpr int kStages = kTokens <= kGemmTokens ? 3 : 2;
   static constexpr int kStageElements = kTokens * kGemmRow;
   static constexpr int64_t kSharedBytes = int64_t{2} * kStages * kStageElements;
   static constexpr int kStageSteps = kGemmCols / (32 * Format::kChunks);
-  /// Blocks on a multiprocessor at once: two have 128 registers a thread, which is enough for codes that are
-  /// bytes already, and would make the others spill.
-  static constexpr int kBlocks =
-      kTokens == kGemmTokens && Format::kQuantStride == FormatQ8_0::kQuantStride ? 2 : 1;
+  static constexpr bool kIsFew = kTokens == kFewGemmTokens;
+  static constexpr bool kHasBytes = Format::kQuantStride == FormatQ8_0::kQuantStride;
+  /// Blocks on a multiprocessor at once: two have 128 registers a thread, which is enough for few tokens and
+  /// for codes that are bytes already, and would make others spill.
+  static constexpr int kBlocks = kIsFew || (kTokens == kGemmTokens && kHasBytes) ? 2 : 1;
   /// Steps whose words are under way, as far as registers allow.
-  static constexpr int kAhead = kBlocks == 1 && Format::kChunks == 1 ? 2 : 1;
+  static constexpr int kAhead = (kIsFew || kBlocks == 1) && Format::kChunks == 1 ? 2 : 1;
 };
 
 /// Tokens of a block where there are many: formats of more columns a step have no registers for more.
@@ -302,10 +304,13 @@ void launch_panel_tiles(const PanelGemmArgs& args, int64_t slots, cudaStream_t s
                 {.grid = grid, .block = dim3(kGemmThreads), .shared_bytes = kBytes, .stream = stream}, args);
 }
 
+/// Experts differ in how many tokens they have, so tiles are half as large again as the average or more.
 template <class Format>
 void launch_panel_gemm(const PanelGemmArgs& args, int64_t slots, cudaStream_t stream) {
   if (slots > kGemmTokens * args.experts) {
     launch_panel_tiles<Format, kMostGemmTokens<Format>>(args, slots, stream);
+  } else if (3 * slots <= 2 * kFewGemmTokens * args.experts) {
+    launch_panel_tiles<Format, kFewGemmTokens>(args, slots, stream);
   } else {
     launch_panel_tiles<Format, kGemmTokens>(args, slots, stream);
   }

@@ -37,12 +37,14 @@ Groups group(const std::vector<int32_t>& ids, int64_t used, int64_t experts) {
   return groups;
 }
 
-/// Every type, with few tokens for an expert (tiles of 64) and with many.
+/// Every type, with few tokens for an expert (tiles of 32, of 4 experts' 2 choices), with more (64) and with
+/// many.
 std::vector<std::pair<quant::DTypeInfo, int64_t>> types_and_tokens(Random& random) {
   std::vector<std::pair<quant::DTypeInfo, int64_t>> cases;
   for (const quant::DTypeInfo& info : quant::all_dtypes()) {
     if (!cuda::panel_gemm_takes(info.dtype)) continue;
-    cases.emplace_back(info, random.integer(1, 120));
+    cases.emplace_back(info, random.integer(1, 42));
+    cases.emplace_back(info, random.integer(43, 128));
     cases.emplace_back(info, random.integer(140, 400));
   }
   return cases;
