@@ -16,12 +16,12 @@ namespace sluice::offload {
 namespace {
 
 // Shares of the machine's rates that kernels reach (docs/benchmarks.md, docs/cuda_attention.md).
-constexpr double kRamShare = 0.9;  // products, of reading
-constexpr double kForkUs = 12;     // a layer's forks and joins on the CPU (docs/architecture.md)
-constexpr double kSampleUs = 200;  // logits to the host, and the choice of a token
+constexpr double kRamShare = 0.95;  // products, of reading
+constexpr double kForkUs = 12;      // a layer's forks and joins on the CPU (docs/architecture.md)
+constexpr double kSampleUs = 200;   // logits to the host, and the choice of a token
 // Attention over the rate of expert_tflops, which are products in registers as well.
-constexpr double kAttendShare = 0.82;
-constexpr double kScanBf16Share = 1.48;  // where the cache's type has no int8
+constexpr double kAttendShare = 0.49;
+constexpr double kScanBf16Share = 1.12;  // where the cache's type has no int8
 
 // GB/s are bytes per ns; times here are us.
 double us_of(double bytes, double gb_per_s) {
