@@ -1,16 +1,20 @@
 // Top-k of rows. The scores that a guessed pivot lets through, some more than k, are listed in shared memory
 // in one sweep of the row, and the search goes on in the list. If the guess was too high or too low, the
 // search sweeps the row itself: slower, the same result. Selected positions become bits, and the bits are
-// read in order.
+// read in order. Few rows have their candidates listed by several blocks each (device/topk_candidates.cuh),
+// and one that selects from them (device/topk_few.cuh), or goes the first way where there are too many or too
+// few.
 #include "kernels_cuda/topk.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "kernels_cuda/base/check.h"
 #include "kernels_cuda/base/launch.cuh"
 #include "kernels_cuda/device/overlap.cuh"
 #include "kernels_cuda/device/shared_memory.cuh"
+#include "kernels_cuda/device/topk_few.cuh"
 #include "kernels_cuda/device/topk_search.cuh"
 #include "quant/base/error.h"
 
@@ -25,16 +29,14 @@ constexpr int kRowSamples = 3584;
 
 // 49 KB, so that two blocks fit where a multiprocessor has 100 KB.
 using RowShared = device::TopKShared<512, 3584>;
-using FewShared = device::TopKShared<1024, kFewTopKCapacity>;
 static_assert(sizeof(uint2) == kTopKCandidateBytes);
-
-constexpr int kChunkThreads = kChunk / 4;
 
 /// Candidates that collect_candidates found: those of a row's chunk from chunk * kChunk on.
 struct Candidates {
-  uint2* values;    // [n_rows, chunks * kChunk] key, position
-  int32_t* counts;  // [n_rows, chunks]
+  device::ChunkSummary* summaries;  // [n_rows, chunks]
+  uint2* values;                    // [n_rows, chunks * kChunk] key, position
   int chunks;
+  float target;  // how many of a row there should be
 };
 
 struct TopKArgs {
@@ -101,62 +103,6 @@ __device__ void list_all(Shared& shared, const float* scores, int length) {
   }
 }
 
-/// Lists what collect_candidates found in the row: a warp copies its chunks, having summed the counts of
-/// those before. `counts` are those of chunks lane and lane + 32.
-constexpr int kChunkRounds = 2;
-
-template <typename Shared>
-__device__ void list_candidates(Shared& shared, const Candidates& candidates, int64_t row,
-                                const int (&counts)[kChunkRounds], int length) {
-  static_assert(Shared::kThreads == 1024 && kMostTopKScores <= kChunkRounds * 32 * kChunk);
-  constexpr int kLoads = 8;  // at once: most chunks have no more
-  const int chunks = (length + kChunk - 1) / kChunk;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  int total = 0;
-#pragma unroll
-  for (int round = 0; round < kChunkRounds; ++round) {
-    if (32 * round >= chunks) break;
-    int up_to = lane + 32 * round < chunks ? counts[round] : 0;
-    const int mine = __shfl_sync(0xFFFFFFFFU, up_to, warp);
-#pragma unroll
-    for (int distance = 1; distance < 32; distance *= 2) {
-      const int other = __shfl_up_sync(0xFFFFFFFFU, up_to, distance);
-      up_to += lane >= distance ? other : 0;
-    }
-    const int first = total + __shfl_sync(0xFFFFFFFFU, up_to, warp) - mine;
-    total += __shfl_sync(0xFFFFFFFFU, up_to, 31);
-    const uint2* from = candidates.values + (row * candidates.chunks + warp + 32 * round) * kChunk;
-    const int end = min(mine, Shared::kCapacity - first);
-    for (int begin = lane; begin < end; begin += 32 * kLoads) {
-      uint2 values[kLoads];
-#pragma unroll
-      for (int j = 0; j < kLoads; ++j) values[j] = from[min(begin + 32 * j, mine - 1)];
-#pragma unroll
-      for (int j = 0; j < kLoads; ++j) {
-        const int i = begin + 32 * j;
-        if (i >= end) break;
-        shared.keys[first + i] = values[j].x;
-        shared.positions[first + i] = values[j].y;
-      }
-    }
-  }
-  if (threadIdx.x == 0) {
-    shared.n_listed = static_cast<uint32_t>(total);
-  }
-}
-
-/// The counts of chunks lane and lane + 32 of a row, whatever they are behind the row's end: asked for with
-/// the row's length, not after it.
-__device__ __forceinline__ void load_counts(const Candidates& candidates, int64_t row,
-                                            int (&counts)[kChunkRounds]) {
-#pragma unroll
-  for (int round = 0; round < kChunkRounds; ++round) {
-    const int chunk = static_cast<int>(threadIdx.x) % 32 + 32 * round;
-    counts[round] = chunk < candidates.chunks ? candidates.counts[row * candidates.chunks + chunk] : 0;
-  }
-}
-
 template <typename Shared, typename ForEach>
 __device__ void set_bits(Shared& shared, int length, const ForEach& for_each) {
   const uint64_t least = shared.search.low;
@@ -191,39 +137,12 @@ __device__ void write_positions(Shared& shared, int length, int32_t* selected) {
   }
 }
 
-enum class Source { kRow, kCandidates };
-
-/// Grid: x = row.
-template <typename Shared, Source kSource>
-__global__ void __launch_bounds__(Shared::kThreads, Shared::kThreads <= 512 ? 2 : 1)
-    top_k_row(const TopKArgs args) {
-  SLUICE_DYNAMIC_SHARED(uint32_t, shared_words);
-  auto& shared = *reinterpret_cast<Shared*>(shared_words);
-  const int64_t row = blockIdx.x;
-  follow_last();
-  [[maybe_unused]] int counts[kChunkRounds];
-  if constexpr (kSource == Source::kCandidates) load_counts(args.candidates, row, counts);
-  const int length = args.lengths[row];
-  const int k = min(args.k, length);
-  const float* scores = args.scores + row * args.score_stride;
-  int32_t* selected = args.selected + row * args.k;
-  for (int i = k + static_cast<int>(threadIdx.x); i < args.k; i += Shared::kThreads) {
-    selected[i] = -1;
-  }
-  if (threadIdx.x == 0) {
-    args.counts[row] = k;
-    shared.n_listed = 0;
-  }
-  if (length <= args.k) {
-    for (int i = static_cast<int>(threadIdx.x); i < k; i += Shared::kThreads) {
-      selected[i] = i;
-    }
-    return;
-  }
+/// Writes the positions of the k largest of a row of more than k scores.
+template <typename Shared>
+__device__ __forceinline__ void select_row(Shared& shared, const float* scores, int length, int k,
+                                           int32_t* selected) {
   if (length <= Shared::kCapacity) {
     list_all(shared, scores, length);
-  } else if constexpr (kSource == Source::kCandidates) {
-    list_candidates(shared, args.candidates, row, counts, length);
   } else {
     const float pivot = device::guess_pivot<kRowSamples>(shared, scores, length, k);
     __syncthreads();
@@ -244,52 +163,115 @@ __global__ void __launch_bounds__(Shared::kThreads, Shared::kThreads <= 512 ? 2 
   write_positions(shared, length, selected);
 }
 
-struct WarpSums {
-  uint32_t warp_sums[kChunkThreads / 32];
-};
+/// What is written of a row whatever its scores are: the count, the end of `selected`, and all of it where
+/// the row has no more than k scores; whether that was all.
+template <int kThreads>
+__device__ __forceinline__ bool write_without_scores(const TopKArgs& args, int64_t row, int length,
+                                                     int32_t* selected) {
+  const int k = min(args.k, length);
+#pragma unroll 1
+  for (int i = k + static_cast<int>(threadIdx.x); i < args.k; i += kThreads) {
+    selected[i] = -1;
+  }
+  if (threadIdx.x == 0) {
+    args.counts[row] = k;
+  }
+  if (length > args.k) {
+    return false;
+  }
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x); i < k; i += kThreads) {
+    selected[i] = i;
+  }
+  return true;
+}
 
-/// Grid: x = chunk, y = row. Every block of a row guesses the same pivot.
-__global__ void __launch_bounds__(kChunkThreads) collect_candidates(const TopKArgs args) {
-  __shared__ float largest[device::kGuessGroups + 1];
-  __shared__ WarpSums sums;
-  const int64_t row = blockIdx.y;
+/// Grid: x = row.
+__global__ void __launch_bounds__(RowShared::kThreads, 2) top_k_row(const TopKArgs args) {
+  SLUICE_DYNAMIC_SHARED(uint32_t, shared_words);
+  auto& shared = *reinterpret_cast<RowShared*>(shared_words);
+  const int64_t row = blockIdx.x;
   follow_last();
   const int length = args.lengths[row];
+  int32_t* selected = args.selected + row * args.k;
+  if (threadIdx.x == 0) {
+    shared.n_listed = 0;
+  }
+  if (!write_without_scores<RowShared::kThreads>(args, row, length, selected)) {
+    select_row(shared, args.scores + row * args.score_stride, length, args.k, selected);
+  }
+}
+
+/// Grid: x = chunk, y = row. Short rows are left to top_k_few.
+__global__ void __launch_bounds__(device::kChunkThreads) collect_candidates(const TopKArgs args) {
+  __shared__ device::ChunkShared shared;
+  const int64_t row = blockIdx.y;
   const auto chunk = static_cast<int>(blockIdx.x);
   const int first = chunk * kChunk + 4 * static_cast<int>(threadIdx.x);
-  if (length <= FewShared::kCapacity || chunk * kChunk >= length) {
-    return;  // top_k_row takes all of a short row
-  }
   const float* scores = args.scores + row * args.score_stride;
-  float values[4] = {NAN, NAN, NAN, NAN};
-  if (first + 4 <= length) {
-    const float4 four = __ldg(reinterpret_cast<const float4*>(scores + first));
-    values[0] = four.x;
-    values[1] = four.y;
-    values[2] = four.z;
-    values[3] = four.w;
-  } else {
-    for (int i = 0; i < 4 && first + i < length; ++i) {
-      values[i] = scores[first + i];
-    }
+  follow_last();
+  const int length = args.lengths[row];
+  float4 four = make_float4(NAN, NAN, NAN, NAN);
+  if (first < args.score_stride) {  // of the buffer: the length need not be there yet
+    four = *reinterpret_cast<const float4*>(scores + first);
   }
-  const float pivot =
-      device::guess_pivot_by_groups(largest, scores, length, kChunkThreads, args.k, FewShared::kCapacity);
-  uint32_t hits = 0;
-  for (const float value : values) {
-    hits += value >= pivot ? 1 : 0;
+  if (length <= kFewTopKCapacity || chunk * kChunk >= length) {
+    return;
   }
-  const uint32_t place = device::sum_before(sums, hits);
-  uint2* to = args.candidates.values + (row * args.candidates.chunks + chunk) * kChunk + place;
+  const uint32_t pivot_key = device::guess_pivot_key(shared, scores, length, args.candidates.target);
+  const float values[4] = {four.x, four.y, four.z, four.w};
+  uint32_t keys[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    if (values[i] >= pivot) {
-      *to++ = make_uint2(device::order_key(values[i]), static_cast<uint32_t>(first + i));
+    keys[i] = first + i < length ? device::order_key(values[i]) : 0;  // 0 is no candidate
+  }
+  const int64_t place = row * args.candidates.chunks + chunk;
+  device::write_candidates(shared, keys, pivot_key, first, args.candidates.values + place * kChunk,
+                           args.candidates.summaries + place);
+}
+
+union FewOrRowShared {
+  device::FewShared few;
+  RowShared row;
+};
+
+/// Grid: x = row.
+__global__ void __launch_bounds__(device::kFewThreads) top_k_few(const TopKArgs args) {
+  static_assert(device::kFewThreads == RowShared::kThreads);
+  SLUICE_DYNAMIC_SHARED(uint4, shared_fours);
+  auto& shared = *reinterpret_cast<FewOrRowShared*>(shared_fours);
+  const int64_t row = blockIdx.x;
+  const Candidates& candidates = args.candidates;
+  let_next_begin();
+  device::begin_few(shared.few);
+  wait_for_last();
+  const device::Summaries summaries =
+      device::load_summaries(candidates.summaries + row * candidates.chunks, candidates.chunks);
+  const int length = args.lengths[row];
+  const float* scores = args.scores + row * args.score_stride;
+  int32_t* selected = args.selected + row * args.k;
+  if (write_without_scores<device::kFewThreads>(args, row, length, selected)) {
+    return;
+  }
+  device::FewEntries entries;
+  if (length <= kFewTopKCapacity) {
+    device::load_row(entries, shared.few, scores, length);
+  } else {
+    if (threadIdx.x < 32) {
+      device::cut_lines(shared.few, summaries, ceil_div(length, kChunk));
     }
+    __syncthreads();
+    if (shared.few.n_candidates < args.k || shared.few.n_lines > device::kFewLines) {
+      __syncthreads();
+      if (threadIdx.x == 0) {
+        shared.row.n_listed = 0;
+      }
+      select_row(shared.row, scores, length, args.k, selected);
+      return;
+    }
+    device::load_candidates(entries, shared.few, candidates.values + row * candidates.chunks * kChunk);
   }
-  if (threadIdx.x == kChunkThreads - 1) {
-    args.candidates.counts[row * args.candidates.chunks + chunk] = static_cast<int32_t>(place + hits);
-  }
+  device::select_entries(shared.few, entries, args.k, selected);
 }
 
 void check_params(const TopKParams& p) {
@@ -307,18 +289,33 @@ void check_params(const TopKParams& p) {
   require(p.scratch != nullptr || top_k_scratch_bytes(p.n_rows, p.most_scores) == 0, "scratch", 0);
 }
 
-template <typename Shared, Source kSource>
-void launch_rows(const TopKArgs& args, int64_t n_rows, cudaStream_t stream) {
-  constexpr const char* kName = "top_k_row";
-  auto* kernel = top_k_row<Shared, kSource>;
+/// A block for each row.
+template <typename Shared>
+void launch_rows(void (*kernel)(TopKArgs), const char* name, const TopKArgs& args, int64_t n_rows,
+                 cudaStream_t stream) {
   constexpr auto kBytes = static_cast<int64_t>(sizeof(Shared));
-  allow_shared<kBytes>(kernel, kName);
-  launch_overlapping(kernel, kName,
+  allow_shared<kBytes>(kernel, name);
+  launch_overlapping(kernel, name,
                      {.grid = dim3(static_cast<unsigned>(n_rows)),
-                      .block = dim3(Shared::kThreads),
+                      .block = dim3(RowShared::kThreads),
                       .shared_bytes = kBytes,
                       .stream = stream},
                      args);
+}
+
+/// Lists candidates into `scratch`, for top_k_few.
+void launch_collect(TopKArgs& args, const TopKParams& p, cudaStream_t stream) {
+  // In ratio as far from k, below which there are too few, as from what fits.
+  constexpr float kFits = 7000.0F;  // of kFewTopKCapacity: the last line of a chunk is not full
+  const int64_t chunks = ceil_div<int64_t>(p.most_scores, kChunk);
+  auto* summaries = static_cast<device::ChunkSummary*>(p.scratch);
+  args.candidates = {.summaries = summaries,
+                     .values = reinterpret_cast<uint2*>(summaries + p.n_rows * chunks),
+                     .chunks = static_cast<int>(chunks),
+                     .target = std::sqrt(static_cast<float>(p.k) * kFits)};
+  const dim3 grid(static_cast<unsigned>(chunks), static_cast<unsigned>(p.n_rows));
+  launch_overlapping(collect_candidates, "collect_candidates",
+                     {.grid = grid, .block = dim3(device::kChunkThreads), .stream = stream}, args);
 }
 
 }  // namespace
@@ -335,19 +332,14 @@ void launch_top_k(const TopKParams& p, cudaStream_t stream) {
                 .score_stride = p.score_stride,
                 .k = static_cast<int>(p.k),
                 .candidates = {}};
-  if (!top_k_rows_are_few(p.n_rows, p.most_scores)) {
-    launch_rows<RowShared, Source::kRow>(args, p.n_rows, stream);
+  if (!top_k_rows_are_few(p.n_rows)) {
+    launch_rows<RowShared>(top_k_row, "top_k_row", args, p.n_rows, stream);
     return;
   }
-  const int64_t chunks = ceil_div<int64_t>(p.most_scores, kChunk);
-  auto* values = static_cast<uint2*>(p.scratch);
-  args.candidates = {.values = values,
-                     .counts = reinterpret_cast<int32_t*>(values + p.n_rows * chunks * kChunk),
-                     .chunks = static_cast<int>(chunks)};
-  const dim3 grid(static_cast<unsigned>(chunks), static_cast<unsigned>(p.n_rows));
-  launch_overlapping(collect_candidates, "collect_candidates",
-                     {.grid = grid, .block = dim3(kChunkThreads), .stream = stream}, args);
-  launch_rows<FewShared, Source::kCandidates>(args, p.n_rows, stream);
+  if (top_k_collects(p.n_rows, p.most_scores)) {
+    launch_collect(args, p, stream);
+  }
+  launch_rows<FewOrRowShared>(top_k_few, "top_k_few", args, p.n_rows, stream);
 }
 
 }  // namespace sluice::cuda

@@ -25,9 +25,9 @@ struct TopKParams {
   void* scratch = nullptr;           // top_k_scratch_bytes() of device memory, aligned to 16
 };
 
-/// One kernel that gives each row to a block, or two when rows are few: then several blocks collect a row's
-/// candidates first. Throws Error for impossible parameters and when CUDA refuses the launch. Allocates
-/// nothing, does not synchronise.
+/// One kernel that gives each row to a block; another one before it when rows are few and may be long, in
+/// which several blocks list a row's candidates. Throws Error for impossible parameters and when CUDA refuses
+/// the launch. Allocates nothing, does not synchronise.
 void launch_top_k(const TopKParams& params, cudaStream_t stream);
 
 }  // namespace sluice::cuda

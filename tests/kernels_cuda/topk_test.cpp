@@ -182,6 +182,39 @@ TEST_F(CudaTopK, HostileRows) {
         2048);
 }
 
+/// The same for rows that one block takes whole, and for candidates whose edge, where the k-th is, is not
+/// found at once: many at the edge or equal there, one far above the rest, all in one place.
+TEST_F(CudaTopK, HostileEdges) {
+  SCOPED_TRACE(random_.describe());
+  const auto change = [&](int64_t n, const std::function<float(int64_t, float)>& value) {
+    Row scores = random_.normal(n);
+    for (int64_t i = 0; i < n; ++i) {
+      float& score = scores[static_cast<size_t>(i)];
+      score = value(i, score);
+    }
+    return scores;
+  };
+  std::vector<Row> rows;
+  for (const int64_t n : {2049, 4096, 8192, 8193, 20000, 131072}) {
+    for (const float steps : {2.0F, 64.0F, 1024.0F}) {
+      rows.push_back(change(n, [&](int64_t, float x) { return std::round(x * steps) / steps; }));
+    }
+    rows.push_back(change(n, [](int64_t i, float x) { return i == 1234 ? 1e30F : x; }));
+    rows.push_back(change(n, [](int64_t i, float x) { return i % 100 == 7 ? kInf : x; }));
+  }
+  check(rows, 2048);
+  check(rows, random_.integer(1, 2048));
+  check(
+      {change(131072, [](int64_t i, float x) { return i < 128000 ? x - 9.0F : x; }),
+       change(131072, [](int64_t i, float x) { return i < 3000 ? x : x - 9.0F; }),
+       change(8192, [](int64_t i, float x) { return i % 3 == 0 ? kNan : x; }),
+       change(8192, [](int64_t i, float) { return i < 2000 ? 1.0F : kNan; }),
+       change(8192, [](int64_t i, float) { return i % 2 == 0 ? kInf : -kInf; }),
+       change(8192, [](int64_t, float) { return -1.5F; }), change(4100, [](int64_t, float) { return kNan; }),
+       change(8192, [](int64_t i, float) { return -static_cast<float>(i); })},
+      2048);
+}
+
 /// Any bits, in few distinct values and in many.
 TEST_F(CudaTopK, AnyFloats) {
   SCOPED_TRACE(random_.describe());
