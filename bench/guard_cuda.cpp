@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "bench/cuda_attention_speed.h"
+#include "bench/cuda_chosen_speed.h"
 #include "bench/cuda_floors.h"
 #include "bench/cuda_gemm_speed.h"
 #include "bench/cuda_gemv_speed.h"
@@ -52,7 +53,10 @@ int guard(std::span<const char* const> parts) {
   Report report;
   if (wanted("handover")) guard_cuda_handover(report);
   if (wanted("layer")) guard_cuda_layer(report);
-  if (wanted("gemv")) guard_cuda_gemv(floors, report);
+  if (wanted("gemv")) {
+    guard_cuda_gemv(floors, report);
+    report_cuda_chosen(floors);
+  }
   if (wanted("gemm")) report_cuda_gemm(floors);
   if (wanted("attention")) guard_cuda_attention(floors, report);
   fmt::print("{} short\n", report.bars_short());

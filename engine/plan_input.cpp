@@ -34,7 +34,7 @@ using quant::Tensor;
 constexpr int64_t kLayerKernels = 20;
 constexpr int64_t kRouterKernels = 4;
 constexpr int64_t kSharedKernels = 3;
-constexpr int64_t kExpertKernels = 5;
+constexpr int64_t kExpertKernels = 3;
 constexpr int64_t kHeadKernels = 3;
 constexpr int64_t kSelectionKernels = 10;
 // A thread's stack and what libraries take of RAM. Chosen, generously.

@@ -6,6 +6,7 @@
 
 #include "kernels_cuda/base/launch.cuh"
 #include "kernels_cuda/device/overlap.cuh"
+#include "kernels_cuda/device/silu.cuh"
 
 namespace sluice::cuda {
 namespace {
@@ -28,7 +29,7 @@ struct Swiglu {
   const float* gate;
   const float* up;
   float* out;
-  __device__ void operator()(int64_t i) const { out[i] = gate[i] / (1.0F + expf(-gate[i])) * up[i]; }
+  __device__ void operator()(int64_t i) const { out[i] = silu(gate[i]) * up[i]; }
 };
 
 struct AddScaled {

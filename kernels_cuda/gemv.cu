@@ -17,35 +17,6 @@ using quant::DType;
 /// Columns that are worth a block of their own. Chosen.
 constexpr int64_t kLeastCols = 256;
 
-const GemvFormat* format_of(DType dtype) {
-  switch (dtype) {
-    case DType::kQ8_0:
-      return &kGemvQ8_0;
-    case DType::kNVFP4:
-      return &kGemvNVFP4;
-    case DType::kMXFP4:
-      return &kGemvMXFP4;
-    case DType::kQ4_0:
-      return &kGemvQ4_0;
-    case DType::kQ5_0:
-      return &kGemvQ5_0;
-    case DType::kQ4_K:
-      return &kGemvQ4_K;
-    case DType::kQ5_K:
-      return &kGemvQ5_K;
-    case DType::kQ6_K:
-      return &kGemvQ6_K;
-    case DType::kF32:
-      return &kGemvF32;
-    case DType::kF16:
-      return &kGemvF16;
-    case DType::kBF16:
-      return &kGemvBF16;
-    default:
-      return nullptr;
-  }
-}
-
 void require(bool right, const char* expected, const std::string& found) {
   if (!right) throw Error("gemv", expected, found);
 }
@@ -58,7 +29,7 @@ void check_input(const GemvInput& input) {
 }
 
 void check_weights(const quant::PanelView& w, const quant::PanelLayout& layout) {
-  require(format_of(w.layout.dtype) != nullptr, "a weight type",
+  require(gemv_format(w.layout.dtype) != nullptr, "a weight type",
           std::string(quant::dtype_info(w.layout.dtype).name));
   require(w.layout == layout, "matrices of one type and width", "others");
   require(layout.panel_bytes < (int64_t{1} << 31), "panels below 2 GiB", std::to_string(layout.panel_bytes));
@@ -133,7 +104,7 @@ bool launch_stream(GemvArgs& args, const GemvFormat& format, const GemvScratch& 
 
 void launch(GemvArgs& args, const quant::PanelLayout& layout, const GemvScratch& scratch,
             cudaStream_t stream) {
-  const GemvFormat& format = *format_of(layout.dtype);
+  const GemvFormat& format = *gemv_format(layout.dtype);
   args.steps = static_cast<int>(ceil_div<int64_t>(layout.cols, format.step_cols));
   if (launch_stream(args, format, scratch, stream)) return;
   cut_groups(args, static_cast<int>(kGemvWarps));
@@ -160,8 +131,37 @@ GemvScratch::GemvScratch(int64_t rows) : rows_(rows) {
   arrived_ = DeviceBuffer<uint32_t>(std::vector<uint32_t>(static_cast<size_t>(groups)));
 }
 
+const GemvFormat* gemv_format(DType dtype) {
+  switch (dtype) {
+    case DType::kQ8_0:
+      return &kGemvQ8_0;
+    case DType::kNVFP4:
+      return &kGemvNVFP4;
+    case DType::kMXFP4:
+      return &kGemvMXFP4;
+    case DType::kQ4_0:
+      return &kGemvQ4_0;
+    case DType::kQ5_0:
+      return &kGemvQ5_0;
+    case DType::kQ4_K:
+      return &kGemvQ4_K;
+    case DType::kQ5_K:
+      return &kGemvQ5_K;
+    case DType::kQ6_K:
+      return &kGemvQ6_K;
+    case DType::kF32:
+      return &kGemvF32;
+    case DType::kF16:
+      return &kGemvF16;
+    case DType::kBF16:
+      return &kGemvBF16;
+    default:
+      return nullptr;
+  }
+}
+
 bool gemv_takes(DType dtype) {
-  return format_of(dtype) != nullptr;
+  return gemv_format(dtype) != nullptr;
 }
 
 void gemv(std::span<const GemvProduct> products, const GemvInput& input, const GemvScratch& scratch,

@@ -159,8 +159,8 @@ void launch_float(const GemvArgs& args, dim3 grid, cudaStream_t stream) {
 
 }  // namespace
 
-const GemvFormat kGemvF32{launch_float<WordsF32>, kStepWords* WordsF32::kCols, 4, nullptr, 0, 0};
-const GemvFormat kGemvF16{launch_float<WordsF16>, kStepWords* WordsF16::kCols, 4, nullptr, 0, 0};
-const GemvFormat kGemvBF16{launch_float<WordsBF16>, kStepWords* WordsBF16::kCols, 4, nullptr, 0, 0};
+const GemvFormat kGemvF32{launch_float<WordsF32>, kStepWords* WordsF32::kCols, 4, nullptr, nullptr, 0, 0};
+const GemvFormat kGemvF16{launch_float<WordsF16>, kStepWords* WordsF16::kCols, 4, nullptr, nullptr, 0, 0};
+const GemvFormat kGemvBF16{launch_float<WordsBF16>, kStepWords* WordsBF16::kCols, 4, nullptr, nullptr, 0, 0};
 
 }  // namespace sluice::cuda

@@ -8,6 +8,7 @@
 #include "kernels_cuda/base/stream.h"
 #include "kernels_cuda/blas.h"
 #include "kernels_cuda/cache_write.h"
+#include "kernels_cuda/chosen_experts.h"
 #include "kernels_cuda/dequantize.h"
 #include "kernels_cuda/elementwise.h"
 #include "kernels_cuda/gemv.h"

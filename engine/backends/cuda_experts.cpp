@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "kernels_cuda/base/check.h"
+#include "kernels_cuda/chosen_experts.h"
 #include "kernels_cuda/elementwise.h"
-#include "kernels_cuda/head_product.h"
 
 namespace sluice {
 
@@ -35,34 +35,22 @@ void CudaExperts::add(const CudaExpertLayer& layer, const CudaRoutes& routes, co
 
 void CudaExperts::add_few(const CudaExpertLayer& layer, const CudaRoutes& routes, const float* f, float* y,
                           cudaStream_t stream) const {
-  const int64_t used = shape_.used;
-  const int64_t hidden = layer.gate.first.rows;  // of a NUMA node's share fewer than d_expert
-  const auto multiply = [&](const cuda::ExpertPanels& w, const float* x, int64_t x_stride, int64_t x_part,
-                            float* out) {
-    cuda::chosen_product({.w = w.first,
-                          .matrix_bytes = w.expert_bytes,
-                          .scales = w.scales,
-                          .ids = routes.ids,
-                          .used = used,
-                          .n_tokens = routes.n_tokens,
-                          .x = x,
-                          .x_stride = x_stride,
-                          .x_part_stride = x_part,
-                          .y = out,
-                          .y_stride = used * w.first.rows,
-                          .y_part_stride = w.first.rows},
-                         stream);
-  };
-  multiply(layer.gate, f, shape_.d_model, 0, buffers_.gate);
-  multiply(layer.up, f, shape_.d_model, 0, buffers_.up);
-  cuda::swiglu(buffers_.gate, buffers_.up, routes.n_tokens * used * hidden, buffers_.gate, stream);
-  multiply(layer.down, buffers_.gate, used * hidden, hidden, buffers_.parts);
+  cuda::chosen_experts({.gate = layer.gate,
+                        .up = layer.up,
+                        .down = layer.down,
+                        .ids = routes.ids,
+                        .used = shape_.used,
+                        .n_tokens = routes.n_tokens,
+                        .x = f,
+                        .hidden = buffers_.hidden,
+                        .y = buffers_.parts},
+                       stream);
   cuda::add_experts({.parts = buffers_.parts,
                      .slots = routes.parts != nullptr ? routes.parts : buffers_.identity,
                      .weights = routes.weights,
                      .y = y,
                      .n_tokens = routes.n_tokens,
-                     .used = used,
+                     .used = shape_.used,
                      .n = shape_.d_model},
                     stream);
 }

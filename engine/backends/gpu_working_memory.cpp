@@ -31,8 +31,7 @@ bool rounds(const CudaProductShape& shape) {
 CudaExpertBuffers::CudaExpertBuffers(const CudaExpertShape& s, DeviceLayout& layout) {
   const int64_t slots = std::min(s.max_tokens, kFewExpertTokens) * s.used;
   identity = layout.take<int32_t>(slots);
-  gate = layout.take<float>(slots * s.d_expert);
-  up = layout.take<float>(slots * s.d_expert);
+  hidden = layout.take<float>(slots * s.d_expert);
   parts = layout.take<float>(slots * s.d_model);
 }
 

@@ -54,8 +54,7 @@ inline constexpr int64_t kFewExpertTokens = 16;
 struct CudaExpertBuffers {
   CudaExpertBuffers(const CudaExpertShape& shape, DeviceLayout& layout);
   int32_t* identity;  // [slots]: 0, 1, 2 ...
-  float* gate;        // [slots, d_expert]
-  float* up;          // [slots, d_expert]
+  float* hidden;      // [slots, d_expert]
   float* parts;       // [slots, d_model]
 };
 

@@ -77,10 +77,17 @@ __device__ __forceinline__ uint32_t bytes_of(float x, float power) {
 enum class Tokens { kOne, kAny };
 enum class ChunkSums { kNone, kWanted };
 
-/// Fills `stage` with chunks [first, first + count) of every token; all threads of the block, count <=
-/// kStageChunks. The caller puts barriers around it.
-template <ColumnOrder kOrder, Tokens kTokens, ChunkSums kSums>
-__device__ void load_activations(const float* x, int64_t x_stride, int n_tokens, int first, int count,
+/// Rows of x one after the other.
+struct EvenRows {
+  const float* x;
+  int64_t stride;  // in floats
+  __device__ const float* operator()(int token) const { return x + token * stride; }
+};
+
+/// Fills `stage` with chunks [first, first + count) of every token, whose x begins at row_of(token); all
+/// threads of the block, count <= stage.chunks. The caller puts barriers around it.
+template <ColumnOrder kOrder, Tokens kTokens, ChunkSums kSums, typename RowOf>
+__device__ void load_activations(const RowOf& row_of, int n_tokens, int first, int count,
                                  const ActivationStage& stage) {
   const int per_token = count * 4;
   const int total = kTokens == Tokens::kOne ? per_token : n_tokens * per_token;
@@ -89,7 +96,7 @@ __device__ void load_activations(const float* x, int64_t x_stride, int n_tokens,
   const auto address = [&](int i, int word) {
     const int at = min(i, total - 1);
     const int token = token_of(at);
-    const float* row = x + token * x_stride + static_cast<int64_t>(first + (at - token * per_token) / 4) * 32;
+    const float* row = row_of(token) + static_cast<int64_t>(first + (at - token * per_token) / 4) * 32;
     return reinterpret_cast<const float4*>(row + quad_of<kOrder>(at % 4, word));
   };
   float4 next_one = *address(static_cast<int>(threadIdx.x), 0);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "kernels_cuda/device/silu.cuh"
 #include "kernels_cuda/gemv.h"
 
 namespace sluice::cuda {
@@ -72,7 +73,7 @@ __device__ __forceinline__ void write_element(const GemvArgs& args, int group, i
     if (row >= half || r >= args.targets[1].rows) return;
     const float gate = value(row) * args.targets[0].scale;
     const float up = value(row + half) * args.targets[1].scale;
-    args.targets[1].y[token * args.targets[1].stride + r] = gate / (1.0F + expf(-gate)) * up;
+    args.targets[1].y[token * args.targets[1].stride + r] = silu(gate) * up;
     return;
   }
   const GemvTarget& t = args.targets[target_of_group(args, group)];

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels_cuda/base/launch.cuh"
+#include "kernels_cuda/device/chosen_stream.cuh"
 #include "kernels_cuda/device/gemv_args.cuh"
 #include "kernels_cuda/device/gemv_stream.cuh"
 #include "kernels_cuda/device/gemv_sums.cuh"
@@ -59,7 +60,8 @@ __global__ void __launch_bounds__(kGemvThreads, kTokens == 2 && !Format::kHasMin
       const int count = min(kStageSteps, end - first);
       __syncthreads();
       load_activations<Format::kOrder, Tokens::kAny, kChunkSums<Format>>(
-          args.x, args.x_stride, args.n_tokens, first * Format::kChunks, count * Format::kChunks, stage);
+          EvenRows{args.x, args.x_stride}, args.n_tokens, first * Format::kChunks, count * Format::kChunks,
+          stage);
       __syncthreads();
       if (panel != nullptr) multiply_steps<Format>(at, first, count, x, sums);
     }
@@ -70,14 +72,16 @@ __global__ void __launch_bounds__(kGemvThreads, kTokens == 2 && !Format::kHasMin
   }
 }
 
-/// What a format's file gives to kernels_cuda/gemv.cu.
+/// What a format's file gives to kernels_cuda/gemv.cu and chosen_experts.cu.
 struct GemvFormat {
   void (*launch)(const GemvArgs& args, dim3 grid, cudaStream_t stream);
   int step_cols;
   int blocks;  // on a multiprocessor at once
   /// The kernel of gemv_stream.cuh; null for float weights.
   void (*launch_stream)(const GemvArgs& args, unsigned blocks, cudaStream_t stream);
-  int stream_warps;  // of a block: as many as a multiprocessor has room for
+  /// The kernel of chosen_stream.cuh; null for float weights.
+  void (*launch_chosen)(const ChosenArgs& args, unsigned blocks, cudaStream_t stream);
+  int stream_warps;  // of a block of those two: as many as a multiprocessor has room for
   int depth;
 };
 
@@ -118,8 +122,9 @@ void launch_gemv_stream(const GemvArgs& args, unsigned blocks, cudaStream_t stre
 }
 
 template <class Format>
-inline constexpr GemvFormat kGemvOf{launch_gemv<Format>,        32 * Format::kChunks, 2,
-                                    launch_gemv_stream<Format>, Format::kStreamWarps, Format::kDepth};
+inline constexpr GemvFormat kGemvOf{
+    launch_gemv<Format>,  32 * Format::kChunks, 2, launch_gemv_stream<Format>, launch_chosen_stream<Format>,
+    Format::kStreamWarps, Format::kDepth};
 
 extern const GemvFormat kGemvQ8_0;
 extern const GemvFormat kGemvNVFP4;
@@ -132,5 +137,8 @@ extern const GemvFormat kGemvQ6_K;
 extern const GemvFormat kGemvF32;
 extern const GemvFormat kGemvF16;
 extern const GemvFormat kGemvBF16;
+
+/// Null for what is no weight type.
+const GemvFormat* gemv_format(quant::DType dtype);
 
 }  // namespace sluice::cuda

@@ -81,10 +81,9 @@ __device__ __forceinline__ void load_steps(const PanelWalk<Format>& walk, RawSte
 /// Asks the L2 for what the warp will read after its first steps, a line for each lane: 4 KB, so that large
 /// matrices do not drive each other out.
 template <class Format>
-__device__ __forceinline__ void ask_for_more(const PanelWalk<Format>& walk) {
+__device__ __forceinline__ void ask_for_more(const PanelWalk<Format>& walk, int lane) {
   if constexpr (Format::kQuantStride != 0) {
     constexpr int kLine = 128;
-    const int lane = static_cast<int>(threadIdx.x) % 32;
     const int at = lane * kLine;
     const int more = walk.left - Format::kDepth;
     const unsigned char* quants = walk.quants - PanelLane::offset_of(lane);
@@ -163,10 +162,10 @@ __global__ void __launch_bounds__(32 * kStreamWarps<Format, kTokens>, 1)
       walk_of<Format>(args, static_cast<int>(blockIdx.x));  // what is loaded and not consumed yet
   RawSteps<Format> raw;
   load_steps<Format>(ahead, raw);
-  ask_for_more<Format>(ahead);
+  ask_for_more<Format>(ahead, static_cast<int>(threadIdx.x) % 32);
   wait_for_last();
   load_activations<Format::kOrder, kTokens == 1 ? Tokens::kOne : Tokens::kAny, kChunkSums<Format>>(
-      args.x, args.x_stride, args.n_tokens, 0, stage.chunks, stage);
+      EvenRows{args.x, args.x_stride}, args.n_tokens, 0, stage.chunks, stage);
   __syncthreads();
   Sums sums(args.zeros);
   int turn = 0;

@@ -10,7 +10,7 @@
 #include "support/compare.h"
 #include "support/error_text.h"
 #include "support/on_gpu.h"
-#include "support/random_panels.h"
+#include "support/panel_products.h"
 
 namespace sluice::testing {
 namespace {
@@ -29,21 +29,12 @@ std::vector<DType> weight_types() {
 struct Weights {
   Weights(DType type, int64_t rows, int64_t cols, Random& random, float scale = 1.0F)
       : host(type, rows, cols, random),
-        device(host.panels),
-        view{.layout = host.layout, .data = device.data(), .rows = rows, .scale = scale},
-        parts(host.values) {
-    const bool cancels = type == DType::kQ4_K || type == DType::kQ5_K;
-    for (auto block = parts.begin(); block != parts.end(); block += cancels ? 32 : 1) {
-      const float largest = *std::max_element(block, block + (cancels ? 32 : 1),
-                                              [](float a, float b) { return std::abs(a) < std::abs(b); });
-      std::fill(block, block + (cancels ? 32 : 1), std::abs(largest));
-    }
-  }
+        device(host.matrix().panels),
+        view{.layout = host.matrix().layout, .data = device.data(), .rows = rows, .scale = scale} {}
 
-  RandomPanels host;
+  PanelProducts host;
   cuda::DeviceBuffer<std::byte> device;
   quant::PanelView view;
-  std::vector<float> parts;  // magnitude of what each value is made from: Q4_K and Q5_K subtract a minimum
 };
 
 struct Expected {
@@ -51,30 +42,12 @@ struct Expected {
   std::vector<double> allowed;  // the same
 };
 
-/// The products in double, and what float32 sums of their length and bytes of x (gemv.h) may be off by.
 Expected expected_products(const Weights& w, const std::vector<float>& x, int64_t stride, int64_t tokens) {
-  const RandomPanels& m = w.host;
   Expected expected;
   for (int64_t t = 0; t < tokens; ++t) {
-    const float* row = x.data() + t * stride;
-    for (int64_t r = 0; r < m.rows; ++r) {
-      double sum = 0;
-      double parts = 0;
-      for (int64_t block = 0; block < m.cols; block += 32) {
-        const int64_t end = std::min(block + 32, m.cols);
-        double largest = 0;
-        for (int64_t k = block; k < end; ++k) largest = std::max(largest, std::abs(double{row[k]}));
-        for (int64_t k = block; k < end; ++k) {
-          sum += double{m.values[static_cast<size_t>(r * m.cols + k)]} * double{row[k]};
-          const double weight = w.parts[static_cast<size_t>(r * m.cols + k)];
-          parts += weight * (std::abs(double{row[k]}) * 2 + largest * 0x1p-5);
-        }
-      }
-      // A sum of n parts in float32 has n roundings at most; slices and blocks make it far fewer in a row.
-      const double roundings = std::sqrt(static_cast<double>(m.cols)) + 16;
-      expected.y.push_back(sum * double{w.view.scale});
-      expected.allowed.push_back(parts * std::abs(double{w.view.scale}) * roundings * kRounding + 1e-30);
-    }
+    const ExpectedProduct one = w.host.with(x.data() + t * stride, double{w.view.scale});
+    expected.y.insert(expected.y.end(), one.y.begin(), one.y.end());
+    expected.allowed.insert(expected.allowed.end(), one.allowed.begin(), one.allowed.end());
   }
   return expected;
 }

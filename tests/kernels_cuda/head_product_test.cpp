@@ -45,25 +45,6 @@ struct Heads {
   quant::PanelView view;
 };
 
-/// The same matrices with a gap behind each.
-struct Spread {
-  Spread(const Heads& w, int64_t gap) : first(w.view) {
-    std::vector<std::byte> bytes;
-    for (const RandomPanels& matrix : w.host) {
-      bytes.insert(bytes.end(), matrix.panels.begin(), matrix.panels.end());
-      bytes.insert(bytes.end(), static_cast<size_t>(gap), std::byte{0xFF});
-    }
-    device = cuda::DeviceBuffer<std::byte>(bytes);
-    matrix_bytes = static_cast<int64_t>(w.host.front().panels.size()) + gap;
-    first.data = device.data();
-    first.rows = w.rows;
-  }
-
-  quant::PanelView first;
-  int64_t matrix_bytes = 0;
-  cuda::DeviceBuffer<std::byte> device;
-};
-
 class CudaHeadProduct : public OnGpu {
  protected:
   /// y [tokens, heads, rows]; poisoned before.
@@ -150,73 +131,6 @@ TEST_F(CudaHeadProduct, ATokensBitsAreItsOwn) {
     const std::vector<float> alone(x.begin() + t * w.stride, x.begin() + (t + 1) * w.stride);
     EXPECT_TRUE(
         identical(product(w, alone, 1), std::span(together).subspan(static_cast<size_t>(t) * size, size)));
-  }
-}
-
-// Experts: every choice of a token meets the matrix that it names, with that matrix's scale.
-TEST_F(CudaHeadProduct, ChosenMatrices) {
-  SCOPED_TRACE(random_.describe());
-  for (const quant::DTypeInfo& info : quant::all_dtypes()) {
-    if (!quant::can_dequantize(info.dtype)) continue;
-    for (const int64_t rows : {16, 100, 256}) {
-      const int64_t cols = std::max<int64_t>(32, info.elements_per_block) * random_.integer(1, 5);
-      const Heads w(info.dtype, 6, rows, cols, random_);
-      const int64_t tokens = random_.integer(1, 9);
-      const int64_t used = random_.integer(1, 3);
-      const bool shared = random_.integer(0, 1) == 0;  // gate and up read one row for all choices
-      const int64_t part = shared ? 0 : cols;
-      const int64_t stride = shared ? cols : used * cols;
-      const std::vector<float> x = random_.normal(tokens * stride);
-      std::vector<int32_t> ids(static_cast<size_t>(tokens * used));
-      for (int32_t& id : ids) id = static_cast<int32_t>(random_.integer(-1, w.heads - 1));
-      std::vector<float> scales;
-      for (int64_t m = 0; m < w.heads; ++m) scales.push_back(random_.uniform(0.5F, 2));
-      const bool scaled = random_.integer(0, 1) == 0;
-      const Spread spread(w, 64 * random_.integer(0, 2));
-      const cuda::DeviceBuffer<float> x_there(x);
-      const cuda::DeviceBuffer<int32_t> ids_there(ids);
-      const cuda::DeviceBuffer<float> scales_there(scales);
-      const cuda::DeviceBuffer<float> y(tokens * used * rows);
-      y.fill_bytes(0, stream());
-      cuda::chosen_product({.w = spread.first,
-                            .matrix_bytes = spread.matrix_bytes,
-                            .scales = scaled ? scales_there.data() : nullptr,
-                            .ids = ids_there.data(),
-                            .used = used,
-                            .n_tokens = tokens,
-                            .x = x_there.data(),
-                            .x_stride = stride,
-                            .x_part_stride = part,
-                            .y = y.data(),
-                            .y_stride = used * rows,
-                            .y_part_stride = rows},
-                           stream());
-      std::vector<double> expected;
-      std::vector<double> allowed;
-      for (int64_t i = 0; i < tokens * used; ++i) {
-        if (ids[static_cast<size_t>(i)] < 0) {
-          expected.insert(expected.end(), static_cast<size_t>(rows), 0.0);
-          allowed.insert(allowed.end(), static_cast<size_t>(rows), 0.0);
-          continue;
-        }
-        const auto m = static_cast<size_t>(ids[static_cast<size_t>(i)]);
-        const float* const row = x.data() + i / used * stride + i % used * part;
-        for (int64_t r = 0; r < rows; ++r) {
-          double sum = 0;
-          double parts = 0;
-          for (int64_t k = 0; k < cols; ++k) {
-            const double term = double{w.host[m].values[static_cast<size_t>(r * cols + k)]} * double{row[k]};
-            sum += term;
-            parts += std::abs(term);
-          }
-          const double scale = double{scaled ? scales[m] : w.view.scale};
-          expected.push_back(scale * sum);
-          allowed.push_back(scale * parts * static_cast<double>(cols + 4) * kRounding + 1e-30);
-        }
-      }
-      EXPECT_TRUE(within(y.to_host(stream()), expected, allowed))
-          << info.name << ' ' << rows << " x " << cols;
-    }
   }
 }
 

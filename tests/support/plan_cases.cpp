@@ -21,7 +21,7 @@ offload::PlanLayer random_layer(Random& random, bool has_experts) {
     layer.expert_operations =
         2.0 * 8 * static_cast<double>(layer.ram_experts) / static_cast<double>(layer.experts);
     layer.beside_kernels = 3;
-    layer.expert_kernels = 5;
+    layer.expert_kernels = 3;
   }
   return layer;
 }
