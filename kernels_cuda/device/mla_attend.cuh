@@ -16,8 +16,8 @@ struct MlaArgs {
   const uint8_t* rows;
   const int32_t* selected;
   const int32_t* counts;
-  void*
-      out;  // one split: [n_queries, n_heads, 512] of out_type; more: bf16 [n_queries, splits, n_heads, 512]
+  void* out;  // one split: [n_queries, n_heads, 512] of out_type; more: bf16 [n_queries, splits, n_heads,
+              // 512], columns in the order of part_column
   float* log_sum_exp;  // one split: natural; more: [n_queries, splits, n_heads] to the base 2
   int64_t row_bytes;
   int64_t selected_stride;
@@ -166,7 +166,9 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) mla_attend(const MlaArgs a
   float* log_sum_exp = args.log_sum_exp == nullptr ? nullptr : args.log_sum_exp + first_row;
   finish_softmax(shared, running, heads, log_sum_exp, is_whole ? 0.69314718F : 1.0F);
   __syncthreads();
-  if (is_whole && args.out_type == FloatType::kF32) {
+  if (!is_whole) {
+    write_parts(shared, out, static_cast<__nv_bfloat16*>(args.out) + first_row * kLatent, heads, at);
+  } else if (args.out_type == FloatType::kF32) {
     write_output(shared, out, static_cast<float*>(args.out) + first_row * kLatent, heads, at);
   } else {
     write_output(shared, out, static_cast<__nv_bfloat16*>(args.out) + first_row * kLatent, heads, at);

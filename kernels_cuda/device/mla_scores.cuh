@@ -207,7 +207,7 @@ __device__ __forceinline__ void softmax_tile(MlaShared<Shape>& shared, RunningSo
   }
 }
 
-/// The sums of weights to shared memory, log-sum-exp to `log_sum_exp` where there is one.
+/// The inverse sums of weights to shared memory, log-sum-exp to `log_sum_exp` where there is one.
 template <typename Shape>
 __device__ __forceinline__ void finish_softmax(MlaShared<Shape>& shared, RunningSoftmax running, int heads,
                                                float* log_sum_exp, float to_base) {
@@ -217,9 +217,11 @@ __device__ __forceinline__ void finish_softmax(MlaShared<Shape>& shared, Running
   }
   const int head = static_cast<int>(threadIdx.x) / Shape::kThreadsPerHead;
   if (static_cast<int>(threadIdx.x) % Shape::kThreadsPerHead == 0) {
-    shared.sum[head] = running.sum;
+    // A sum is 1 or more, a weight of the running maximum's own being in it, or there are no rows.
+    shared.inverse_sum[head] = running.sum > 0.0F ? ptx::fast_reciprocal(running.sum) : 0.0F;
     if (log_sum_exp != nullptr && head < heads) {
-      log_sum_exp[head] = running.sum > 0.0F ? (running.max + log2f(running.sum)) * to_base : -INFINITY;
+      log_sum_exp[head] =
+          running.sum > 0.0F ? (running.max + ptx::fast_log2(running.sum)) * to_base : -INFINITY;
     }
   }
 }

@@ -58,7 +58,7 @@ struct MlaShared {
   alignas(
       16) float mask[2 * Shape::kStages][Shape::kTileRows];  // 0, or -infinity for a row that is not there
   float rescale[2][Shape::kHeads];
-  float sum[Shape::kHeads];
+  float inverse_sum[Shape::kHeads];  // 0 for a head without rows
 };
 
 /// The rows that a block walks: entries [begin, end) of its query's list, or rows [begin, end).
