@@ -160,6 +160,7 @@ void check_params(const MlaParams& p) {
   require(p.rows.n_rows < (int64_t{1} << 31), "fewer than 2^31 rows", p.rows.n_rows);
   require(p.rows.row_bytes >= latent_row_bytes(p.rows.format, p.d_latent, p.d_rope),
           "row_bytes of a whole row or more", p.rows.row_bytes);
+  require(p.rows.row_bytes < (int64_t{1} << 32), "row_bytes below 2^32", p.rows.row_bytes);
   require(reinterpret_cast<uintptr_t>(p.queries) % 16 == 0 || !mla_is_fast(p), "queries aligned to 16 bytes",
           static_cast<int64_t>(reinterpret_cast<uintptr_t>(p.queries) % 16));
   require(p.plan.splits >= 1 && p.plan.splits <= kMostMlaSplits, "1 to 128 splits", p.plan.splits);

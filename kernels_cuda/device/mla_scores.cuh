@@ -192,7 +192,10 @@ __device__ __forceinline__ void softmax_tile(MlaShared<Shape>& shared, RunningSo
     largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, distance));
   }
   const float raised = largest > running.max + kSlack ? largest : running.max;
-  const float rescale = ptx::fast_exp2(running.max - raised);  // 1 where it is not raised
+  // 1 where it is not raised. Nothing is summed yet where there was no maximum: for few queries, whose first
+  // tile is much of all, it is not rescaled.
+  const bool is_first = !Shape::kIsRing && running.max == kNoMaximum;
+  const float rescale = is_first ? 1.0F : ptx::fast_exp2(running.max - raised);
   running.max = raised;
   running.sum *= rescale;
 #pragma unroll

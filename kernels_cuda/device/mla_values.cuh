@@ -57,7 +57,7 @@ __device__ __forceinline__ void add_values(MlaShared<Shape>& shared, MlaOutput<S
       ptx::load_matrices(
           a[m], ptx::shared_address(shared.weights[tile % 2][head]) + 32 * step + 16 * (at.lane / 16));
     }
-    const int row = kTeamRows * step + at.lane % 16;
+    const int row = tile_row<Shape>(kTeamRows * step + at.lane % 16);
     const uint32_t from = ptx::shared_address(shared.tiles[tile % Shape::kStages][row]) +
                           2 * first_column(at) + 16 * (at.lane / 16);
     constexpr int kColumnSteps = Shape::kColumnsPerWarp / 16;
