@@ -17,7 +17,8 @@ using device::kLatent;
 using device::MlaArgs;
 using device::MlaShape;
 
-// A block of mla_merge: every thread has eight columns and each fourth split.
+// A block of mla_merge: every thread has a piece of eight columns (device::part_column) and each fourth
+// split.
 constexpr int kMergeColumns = 8;
 constexpr int kMergeGroups = 4;
 constexpr int kMergeGroupThreads = kLatent / kMergeColumns;
@@ -25,7 +26,7 @@ constexpr int kMergeThreads = kMergeGroups * kMergeGroupThreads;
 constexpr int kSplitsPerLane = kMostMlaSplits / 32;
 
 struct MergeArgs {
-  const __nv_bfloat16* parts;  // [n_queries, splits, n_heads, 512]
+  const __nv_bfloat16* parts;  // [n_queries, splits, n_heads, 512], columns in the order of part_column
   const float* log_sum_exp_2;  // [n_queries, splits, n_heads]
   void* out;
   float* log_sum_exp;
@@ -74,17 +75,18 @@ __device__ void add_part(float (&sum)[kMergeColumns], float weight, const uint4&
   }
 }
 
-__device__ void write_columns(void* out, FloatType type, int64_t position,
+/// The columns of piece `piece` of a head; `first` is the place of the head's first column in `out`.
+__device__ void write_columns(void* out, FloatType type, int64_t first, int piece,
                               const float (&sum)[kMergeColumns]) {
-  if (type == FloatType::kF32) {
-    auto* to = reinterpret_cast<float4*>(static_cast<float*>(out) + position);
-    to[0] = make_float4(sum[0], sum[1], sum[2], sum[3]);
-    to[1] = make_float4(sum[4], sum[5], sum[6], sum[7]);
-  } else {
-    using device::two_bf16;
-    *reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(out) + position) =
-        make_uint4(two_bf16(sum[0], sum[1]), two_bf16(sum[2], sum[3]), two_bf16(sum[4], sum[5]),
-                   two_bf16(sum[6], sum[7]));
+#pragma unroll
+  for (int i = 0; i < kMergeColumns / 2; ++i) {
+    const int64_t at = first + device::part_column(piece, i);
+    if (type == FloatType::kF32) {
+      *reinterpret_cast<float2*>(static_cast<float*>(out) + at) = make_float2(sum[2 * i], sum[2 * i + 1]);
+    } else {
+      *reinterpret_cast<uint32_t*>(static_cast<__nv_bfloat16*>(out) + at) =
+          device::two_bf16(sum[2 * i], sum[2 * i + 1]);
+    }
   }
 }
 
@@ -140,7 +142,7 @@ __global__ void __launch_bounds__(kMergeThreads) mla_merge(const MergeArgs args)
       sum[i] += other[place][i];
     }
   }
-  write_columns(args.out, args.out_type, int64_t{blockIdx.x} * kLatent + kMergeColumns * place, sum);
+  write_columns(args.out, args.out_type, int64_t{blockIdx.x} * kLatent, place, sum);
   if (threadIdx.x == 0 && args.log_sum_exp != nullptr) {
     args.log_sum_exp[blockIdx.x] = log_sum_exp_2 * 0.69314718F;
   }
@@ -158,6 +160,7 @@ void check_params(const MlaParams& p) {
   require(p.rows.n_rows < (int64_t{1} << 31), "fewer than 2^31 rows", p.rows.n_rows);
   require(p.rows.row_bytes >= latent_row_bytes(p.rows.format, p.d_latent, p.d_rope),
           "row_bytes of a whole row or more", p.rows.row_bytes);
+  require(p.rows.row_bytes < (int64_t{1} << 32), "row_bytes below 2^32", p.rows.row_bytes);
   require(reinterpret_cast<uintptr_t>(p.queries) % 16 == 0 || !mla_is_fast(p), "queries aligned to 16 bytes",
           static_cast<int64_t>(reinterpret_cast<uintptr_t>(p.queries) % 16));
   require(p.plan.splits >= 1 && p.plan.splits <= kMostMlaSplits, "1 to 128 splits", p.plan.splits);

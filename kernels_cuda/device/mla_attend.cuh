@@ -1,6 +1,7 @@
 // The fast attention kernel: flash attention over tiles of latent rows.
 #pragma once
 
+#include "kernels_cuda/device/mla_passes.cuh"
 #include "kernels_cuda/device/mla_tiles.cuh"
 #include "kernels_cuda/device/mla_values.cuh"
 #include "kernels_cuda/device/overlap.cuh"
@@ -16,8 +17,8 @@ struct MlaArgs {
   const uint8_t* rows;
   const int32_t* selected;
   const int32_t* counts;
-  void*
-      out;  // one split: [n_queries, n_heads, 512] of out_type; more: bf16 [n_queries, splits, n_heads, 512]
+  void* out;  // one split: [n_queries, n_heads, 512] of out_type; more: bf16 [n_queries, splits, n_heads,
+              // 512], columns in the order of part_column
   float* log_sum_exp;  // one split: natural; more: [n_queries, splits, n_heads] to the base 2
   int64_t row_bytes;
   int64_t selected_stride;
@@ -64,31 +65,41 @@ __device__ __forceinline__ RowRange range_of(const MlaArgs& args, const MlaBlock
   return {args.rows, selected, args.row_bytes, args.n_rows, begin, min(total, begin + per_split), count};
 }
 
+template <typename Shape>
+__device__ __forceinline__ PartialScores partial_scores(MlaShared<Shape>& shared, const QueryFragments& q,
+                                                        int tile, const MlaPlace<Shape>& at) {
+  if constexpr (Shape::kIsRing) {
+    return multiply_queries(shared, q, tile, at);
+  } else {
+    return multiply_chunks(shared, q, tile, at);
+  }
+}
+
 /// Tiles [0, n_tiles) of a loader that has started kLoadedFirst of them. Scores run a tile ahead of values,
 /// so that both products are between the same two barriers, and one team's products run beside the other's
 /// softmax.
-template <typename Shape>
-__device__ __forceinline__ void attend_tiles(MlaShared<Shape>& shared, RowLoader<Shape>& loader, int n_tiles,
+template <typename Shape, typename Loader>
+__device__ __forceinline__ void attend_tiles(MlaShared<Shape>& shared, Loader& loader, int n_tiles,
                                              const QueryFragments& q, float scale_log2,
                                              RunningSoftmax& running, MlaOutput<Shape>& out,
                                              const MlaPlace<Shape>& at) {
   constexpr bool kConverts = Shape::kIsFp8 && Shape::kIsRing;
   ptx::wait_for_copies<Shape::kLoadedFirst - 2>();
   if constexpr (Shape::kIsFp8) {
-    loader.convert(0);
-    loader.convert(1);
+    convert_rows(shared, 0);
+    convert_rows(shared, 1);
   }
   __syncthreads();
-  write_scores(shared, multiply_queries(shared, q, 0, at), at);
+  write_scores(shared, partial_scores(shared, q, 0, at), at);
   __syncthreads();
   softmax_tile(shared, running, 0, scale_log2);
   const int last = n_tiles - 1;
   for (int tile = 0; tile < last; ++tile) {
     if constexpr (kConverts) {
       ptx::wait_for_copies<0>();
-      loader.convert(tile + 2);
+      convert_rows(shared, tile + 2);
     }
-    const PartialScores s = multiply_queries(shared, q, tile + 1, at);
+    const PartialScores s = partial_scores(shared, q, tile + 1, at);
     __syncthreads();  // the scores of `tile` are read, its weights written; the tile before is done with
     write_scores(shared, s, MlaPlace<Shape>(ptx::thread_x_again()));
     if constexpr (Shape::kIsRing) {
@@ -110,24 +121,16 @@ __device__ __forceinline__ void attend_tiles(MlaShared<Shape>& shared, RowLoader
   }
 }
 
-/// All rows of the block's range: in one go, or in passes of what fits into the stages.
+/// All rows of the block's range, through the ring.
 template <typename Shape>
-__device__ __forceinline__ void attend_range(MlaShared<Shape>& shared, const MlaArgs& args,
-                                             const MlaBlock& block, RunningSoftmax& running,
-                                             MlaOutput<Shape>& out, const MlaPlace<Shape>& at) {
-  const RowRange range = range_of<Shape>(args, block);
-  constexpr int kPassRows = Shape::kStages * Shape::kTileRows;
-  RowRange pass = range;
-  if constexpr (!Shape::kIsRing) {
-    pass.end = min(range.end, pass.begin + kPassRows);
-  }
-  RowLoader<Shape> loader(shared, pass);
+__device__ __forceinline__ void attend_ring(MlaShared<Shape>& shared, const MlaArgs& args,
+                                            const MlaBlock& block, RunningSoftmax& running,
+                                            MlaOutput<Shape>& out, const MlaPlace<Shape>& at) {
+  RowRange range = range_of<Shape>(args, block);
+  RowLoader<Shape> loader(shared, range);
   loader.load_first();
-  const int count = range.count;
-  const int n_tiles = pass.n_tiles(Shape::kTileRows);
-  if constexpr (Shape::kIsRing) {
-    pass.limit_to_count();
-  }
+  const int n_tiles = range.n_tiles(Shape::kTileRows);
+  range.limit_to_count();
   QueryFragments q;
   const int64_t head = block.query * args.n_heads + block.first_head + at.first_head;
   const int n_heads = args.n_heads - block.first_head - at.first_head;
@@ -137,14 +140,49 @@ __device__ __forceinline__ void attend_range(MlaShared<Shape>& shared, const Mla
     load_queries(q, static_cast<const __nv_bfloat16*>(args.queries) + head * kRowDims, n_heads, at);
   }
   attend_tiles(shared, loader, n_tiles, q, args.scale_log2, running, out, at);
-  if constexpr (!Shape::kIsRing) {
-    while (pass.end < min(range.end, count)) {
-      pass.begin = pass.end;
-      pass.end = min(range.end, pass.begin + kPassRows);
-      __syncthreads();
-      loader.load_first();
-      attend_tiles(shared, loader, pass.n_tiles(Shape::kTileRows), q, args.scale_log2, running, out, at);
-    }
+  ptx::wait_for_copies<0>();
+}
+
+/// Starts a pass's copies, and has the block's queries. All that can be asked for is, before the rows'
+/// numbers are waited for.
+template <typename Shape, typename T>
+__device__ __forceinline__ void start_pass(PassLoader<Shape>& loader, const RowRange& pass, QueryFragments& q,
+                                           const T* queries, int n_heads, const MlaPlace<Shape>& at) {
+  const QueryChunks<T> first = ask_for_queries(queries, 0, n_heads, at);
+  loader.start_copies(pass);
+  const QueryChunks<T> second = ask_for_queries(queries, 1, n_heads, at);
+  keep_queries(q, 0, first);
+  keep_queries(q, 1, second);
+}
+
+/// The same in passes of what fits into the stages.
+template <typename Shape>
+__device__ __forceinline__ void attend_passes(MlaShared<Shape>& shared, const MlaArgs& args,
+                                              const MlaBlock& block, RunningSoftmax& running,
+                                              MlaOutput<Shape>& out, const MlaPlace<Shape>& at) {
+  constexpr int kPassRows = Shape::kStages * Shape::kTileRows;
+  RowRange pass = range_of<Shape>(args, block);
+  const int end = pass.end;
+  pass.end = min(end, pass.begin + kPassRows);
+  PassLoader<Shape> loader(shared);
+  loader.look_up(pass);
+  QueryFragments q;
+  const int64_t head = block.query * args.n_heads + block.first_head;
+  const int n_heads = args.n_heads - block.first_head;
+  if (args.query_type == FloatType::kF32) {
+    start_pass(loader, pass, q, static_cast<const float*>(args.queries) + head * kRowDims, n_heads, at);
+  } else {
+    start_pass(loader, pass, q, static_cast<const __nv_bfloat16*>(args.queries) + head * kRowDims, n_heads,
+               at);
+  }
+  attend_tiles(shared, loader, pass.n_tiles(Shape::kTileRows), q, args.scale_log2, running, out, at);
+  while (pass.end < min(end, pass.count)) {
+    pass.begin = pass.end;
+    pass.end = min(end, pass.begin + kPassRows);
+    loader.look_up(pass);
+    __syncthreads();
+    loader.start_copies(pass);
+    attend_tiles(shared, loader, pass.n_tiles(Shape::kTileRows), q, args.scale_log2, running, out, at);
   }
   ptx::wait_for_copies<0>();
 }
@@ -157,7 +195,11 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) mla_attend(const MlaArgs a
   RunningSoftmax running;
   MlaOutput<Shape> out{};
   follow_last();
-  attend_range(shared, args, this_block<Shape>(args), running, out, at);
+  if constexpr (Shape::kIsRing) {
+    attend_ring(shared, args, this_block<Shape>(args), running, out, at);
+  } else {
+    attend_passes(shared, args, this_block<Shape>(args), running, out, at);
+  }
 
   const MlaBlock block = this_block<Shape>(args);
   const int64_t first_row = block.first_row(args);
@@ -166,7 +208,9 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) mla_attend(const MlaArgs a
   float* log_sum_exp = args.log_sum_exp == nullptr ? nullptr : args.log_sum_exp + first_row;
   finish_softmax(shared, running, heads, log_sum_exp, is_whole ? 0.69314718F : 1.0F);
   __syncthreads();
-  if (is_whole && args.out_type == FloatType::kF32) {
+  if (!is_whole) {
+    write_parts(shared, out, static_cast<__nv_bfloat16*>(args.out) + first_row * kLatent, heads, at);
+  } else if (args.out_type == FloatType::kF32) {
     write_output(shared, out, static_cast<float*>(args.out) + first_row * kLatent, heads, at);
   } else {
     write_output(shared, out, static_cast<__nv_bfloat16*>(args.out) + first_row * kLatent, heads, at);

@@ -192,7 +192,10 @@ __device__ __forceinline__ void softmax_tile(MlaShared<Shape>& shared, RunningSo
     largest = fmaxf(largest, __shfl_xor_sync(0xFFFFFFFFU, largest, distance));
   }
   const float raised = largest > running.max + kSlack ? largest : running.max;
-  const float rescale = ptx::fast_exp2(running.max - raised);  // 1 where it is not raised
+  // 1 where it is not raised. Nothing is summed yet where there was no maximum: for few queries, whose first
+  // tile is much of all, it is not rescaled.
+  const bool is_first = !Shape::kIsRing && running.max == kNoMaximum;
+  const float rescale = is_first ? 1.0F : ptx::fast_exp2(running.max - raised);
   running.max = raised;
   running.sum *= rescale;
 #pragma unroll
@@ -207,7 +210,7 @@ __device__ __forceinline__ void softmax_tile(MlaShared<Shape>& shared, RunningSo
   }
 }
 
-/// The sums of weights to shared memory, log-sum-exp to `log_sum_exp` where there is one.
+/// The inverse sums of weights to shared memory, log-sum-exp to `log_sum_exp` where there is one.
 template <typename Shape>
 __device__ __forceinline__ void finish_softmax(MlaShared<Shape>& shared, RunningSoftmax running, int heads,
                                                float* log_sum_exp, float to_base) {
@@ -217,9 +220,11 @@ __device__ __forceinline__ void finish_softmax(MlaShared<Shape>& shared, Running
   }
   const int head = static_cast<int>(threadIdx.x) / Shape::kThreadsPerHead;
   if (static_cast<int>(threadIdx.x) % Shape::kThreadsPerHead == 0) {
-    shared.sum[head] = running.sum;
+    // A sum is 1 or more, a weight of the running maximum's own being in it, or there are no rows.
+    shared.inverse_sum[head] = running.sum > 0.0F ? ptx::fast_reciprocal(running.sum) : 0.0F;
     if (log_sum_exp != nullptr && head < heads) {
-      log_sum_exp[head] = running.sum > 0.0F ? (running.max + log2f(running.sum)) * to_base : -INFINITY;
+      log_sum_exp[head] =
+          running.sum > 0.0F ? (running.max + ptx::fast_log2(running.sum)) * to_base : -INFINITY;
     }
   }
 }

@@ -40,6 +40,8 @@ struct MlaShape {
   static constexpr int kTileRows = kTeamRows * kRowTeams;
   static constexpr int kRowsPerWarp = kTileRows / kWarps;
   static constexpr bool kIsFp8 = kFormat == LatentFormat::kFp8;
+  static constexpr int kRowChunks = (kIsFp8 ? kFp8RowBytes : 2 * kRowDims) / 16;  // of a row as it is cached
+  static constexpr int kRawOffset = kIsFp8 ? kTileRowBytes - kFp8RowBytes : 0;
   static constexpr int kStages = 64 / kTileRows;  // tiles in shared memory: 64 rows
   // With four stages tiles follow each other: two are in use, one is ready, one on its way. With two the rows
   // come in passes of 64, which costs nothing when there are no more.
@@ -55,11 +57,23 @@ struct MlaShared {
   alignas(16) uint8_t tiles[Shape::kStages][Shape::kTileRows][kTileRowBytes];
   alignas(16) float scores[Shape::kTeams][kTeamWarps][kTeamHeads][kTeamRows];
   alignas(16) uint8_t weights[2][Shape::kHeads][Shape::kWeightRowBytes];  // of a tile and the next
-  alignas(
-      16) float mask[2 * Shape::kStages][Shape::kTileRows];  // 0, or -infinity for a row that is not there
+  // 0, or -infinity for a row that is not there; in the order of places (tile_place)
+  alignas(16) float mask[2 * Shape::kStages][Shape::kTileRows];
   float rescale[2][Shape::kHeads];
-  float sum[Shape::kHeads];
+  float inverse_sum[Shape::kHeads];  // 0 for a head without rows
 };
+
+/// The row of a tile that has place `place` among its scores and weights: for few queries places 2 i, 2 i + 1
+/// of eight are rows i, i + 4 (mla_passes.cuh).
+template <typename Shape>
+__device__ __forceinline__ int tile_row(int place) {
+  return Shape::kIsRing ? place : place / 8 * 8 + place % 8 / 2 + place % 2 * 4;
+}
+/// The place of row `row`.
+template <typename Shape>
+__device__ __forceinline__ int tile_place(int row) {
+  return Shape::kIsRing ? row : row / 8 * 8 + row % 4 * 2 + row % 8 / 4;
+}
 
 /// The rows that a block walks: entries [begin, end) of its query's list, or rows [begin, end).
 struct RowRange {
@@ -89,7 +103,36 @@ struct RowRange {
   }
 };
 
-/// Copies tiles of rows into the stages. A warp has the same rows of every tile, and looks up the next tile's
+/// Makes bf16 of this warp's FP8 rows of a tile, in place: they lie at the end of their place. The scale is
+/// applied in float32, before the one rounding. This thread's copies must have arrived.
+template <typename Shape>
+__device__ __forceinline__ void convert_rows(MlaShared<Shape>& shared, int tile) {
+  const int thread = ptx::thread_x_again();
+  const int lane = thread % 32;
+  const int first_row = thread / 32 * Shape::kRowsPerWarp;
+  __syncwarp();  // what the other lanes copied
+#pragma unroll 1
+  for (int r = 0; r < Shape::kRowsPerWarp; ++r) {
+    uint8_t* row = shared.tiles[tile % Shape::kStages][first_row + r];
+    const uint8_t* raw = row + Shape::kRawOffset;
+    const auto codes = reinterpret_cast<const uint4*>(raw)[lane];
+    const float scale = reinterpret_cast<const float*>(raw + kLatent)[lane / 8] * 256.0F;
+    const auto rope = reinterpret_cast<const uint4*>(raw + kLatent + 16)[lane % 8];
+    __syncwarp();
+    const uint2 a = e4m3_to_bf16(codes.x, scale);
+    const uint2 b = e4m3_to_bf16(codes.y, scale);
+    const uint2 c = e4m3_to_bf16(codes.z, scale);
+    const uint2 d = e4m3_to_bf16(codes.w, scale);
+    auto* to = reinterpret_cast<uint4*>(row + 32 * lane);
+    to[0] = make_uint4(a.x, a.y, b.x, b.y);
+    to[1] = make_uint4(c.x, c.y, d.x, d.y);
+    if (lane < 8) {
+      reinterpret_cast<uint4*>(row + 2 * kLatent)[lane] = rope;
+    }
+  }
+}
+
+/// Copies tiles of rows into the ring. A warp has the same rows of every tile, and looks up the next tile's
 /// numbers while this tile's copies run.
 template <typename Shape>
 class RowLoader {
@@ -116,34 +159,6 @@ class RowLoader {
   __device__ __forceinline__ void load(int tile) {
     start_copies(tile, entries_);
     look_up(tile + 1, ptx::thread_x_again() / 32 * kRows, entries_);
-  }
-
-  /// Makes bf16 of this warp's FP8 rows of a tile, in place: they lie at the end of their place. The scale is
-  /// applied in float32, before the one rounding. This thread's copies must have arrived.
-  __device__ __forceinline__ void convert(int tile) {
-    const int thread = ptx::thread_x_again();
-    const int lane = thread % 32;
-    const int first_row = thread / 32 * kRows;
-    __syncwarp();  // what the other lanes copied
-#pragma unroll 1
-    for (int r = 0; r < kRows; ++r) {
-      uint8_t* row = shared_.tiles[tile % Shape::kStages][first_row + r];
-      const uint8_t* raw = row + kRawOffset;
-      const auto codes = reinterpret_cast<const uint4*>(raw)[lane];
-      const float scale = reinterpret_cast<const float*>(raw + kLatent)[lane / 8] * 256.0F;
-      const auto rope = reinterpret_cast<const uint4*>(raw + kLatent + 16)[lane % 8];
-      __syncwarp();
-      const uint2 a = e4m3_to_bf16(codes.x, scale);
-      const uint2 b = e4m3_to_bf16(codes.y, scale);
-      const uint2 c = e4m3_to_bf16(codes.z, scale);
-      const uint2 d = e4m3_to_bf16(codes.w, scale);
-      auto* to = reinterpret_cast<uint4*>(row + 32 * lane);
-      to[0] = make_uint4(a.x, a.y, b.x, b.y);
-      to[1] = make_uint4(c.x, c.y, d.x, d.y);
-      if (lane < 8) {
-        reinterpret_cast<uint4*>(row + 2 * kLatent)[lane] = rope;
-      }
-    }
   }
 
  private:
@@ -193,11 +208,11 @@ class RowLoader {
   }
 
   static constexpr int kRows = Shape::kRowsPerWarp;
-  static constexpr int kChunks = (Shape::kIsFp8 ? kFp8RowBytes : 2 * kRowDims) / 16;
+  static constexpr int kChunks = Shape::kRowChunks;
   static constexpr int kTailChunks = kChunks % 32;
   static constexpr int kTailRows = kTailChunks * kRows <= 32 ? kRows : kRows / 2;
   static_assert(kTailChunks * kTailRows <= 32);
-  static constexpr int kRawOffset = Shape::kIsFp8 ? kTileRowBytes - kFp8RowBytes : 0;
+  static constexpr int kRawOffset = Shape::kRawOffset;
 
   __device__ __forceinline__ void look_up(int tile, int first_row, Entries& entries) const {
 #pragma unroll

@@ -57,7 +57,7 @@ __device__ __forceinline__ void add_values(MlaShared<Shape>& shared, MlaOutput<S
       ptx::load_matrices(
           a[m], ptx::shared_address(shared.weights[tile % 2][head]) + 32 * step + 16 * (at.lane / 16));
     }
-    const int row = kTeamRows * step + at.lane % 16;
+    const int row = tile_row<Shape>(kTeamRows * step + at.lane % 16);
     const uint32_t from = ptx::shared_address(shared.tiles[tile % Shape::kStages][row]) +
                           2 * first_column(at) + 16 * (at.lane / 16);
     constexpr int kColumnSteps = Shape::kColumnsPerWarp / 16;
@@ -90,7 +90,6 @@ __device__ __forceinline__ void store_columns(float* to, const float (&low)[kPai
     }
   }
 }
-/// 16 bytes at a time: the stores of a decoded token's partial results take a tenth of its time as it is.
 template <size_t kPairs>
 __device__ __forceinline__ void store_columns(__nv_bfloat16* to, const float (&low)[kPairs],
                                               const float (&high)[kPairs], bool is_there, int t) {
@@ -105,7 +104,8 @@ __device__ __forceinline__ void store_columns(__nv_bfloat16* to, const float (&l
   }
 }
 
-/// Divides by the sums and writes; `to` begins at the block's first head, of which there are `heads`.
+/// Divides by the sums and writes whole results; `to` begins at the block's first head, of which there are
+/// `heads`.
 template <typename Shape, typename T>
 __device__ __forceinline__ void write_output(const MlaShared<Shape>& shared, const MlaOutput<Shape>& out,
                                              T* to, int heads, const MlaPlace<Shape>& at) {
@@ -113,8 +113,7 @@ __device__ __forceinline__ void write_output(const MlaShared<Shape>& shared, con
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int head = at.first_head + 8 * i + at.g;
-    const float sum = shared.sum[head];
-    const float by = sum > 0.0F ? 1.0F / sum : 0.0F;
+    const float by = shared.inverse_sum[head];
     float low[kPairs];
     float high[kPairs];
 #pragma unroll
@@ -123,6 +122,34 @@ __device__ __forceinline__ void write_output(const MlaShared<Shape>& shared, con
       high[n] = out.c[i / 2][n][i % 2 * 2 + 1] * by;
     }
     store_columns(to + head * kLatent + first_column(at), low, high, head < heads, at.t);
+  }
+}
+
+/// A head's part of the result, from one split: pieces of 16 bytes, each four pairs of columns that one lane
+/// has, so that nothing moves between lanes on the way. The column of pair `i` of piece `piece`.
+__device__ __forceinline__ int part_column(int piece, int i) {
+  return 32 * (piece / 4) + 8 * i + 2 * (piece % 4);
+}
+
+/// The same as write_output for parts of the result, which mla_merge reads: [heads][512 / 8] pieces.
+template <typename Shape>
+__device__ __forceinline__ void write_parts(const MlaShared<Shape>& shared, const MlaOutput<Shape>& out,
+                                            __nv_bfloat16* to, int heads, const MlaPlace<Shape>& at) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const int head = at.first_head + 8 * i + at.g;
+    const float by = shared.inverse_sum[head];
+    const auto pair = [&](int n) {
+      const auto& c = out.c[i / 2][n];
+      return two_bf16(c[i % 2 * 2] * by, c[i % 2 * 2 + 1] * by);
+    };
+    auto* pieces = reinterpret_cast<uint4*>(to + head * kLatent + first_column(at)) + at.t;
+    if (head < heads) {
+#pragma unroll
+      for (int n = 0; n < Shape::kColumnsPerWarp / 8; n += 4) {
+        pieces[n] = make_uint4(pair(n), pair(n + 1), pair(n + 2), pair(n + 3));
+      }
+    }
   }
 }
 

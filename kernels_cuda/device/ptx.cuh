@@ -136,6 +136,21 @@ __device__ __forceinline__ float fast_exp2(float x) {
   return y;
 }
 
+/// 1 / x to 2^-23, relative; infinity for what is subnormal.
+__device__ __forceinline__ float fast_reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+/// The logarithm to the base 2, to 2^-22 where x is in [0.5, 2], relative elsewhere; of a subnormal it is
+/// that of 0.
+__device__ __forceinline__ float fast_log2(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 /// threadIdx.x, blockIdx.x and blockIdx.y, asked for anew: what is computed from them need not stay in
 /// registers through a loop.
 __device__ __forceinline__ int thread_x_again() {

@@ -102,6 +102,12 @@ inline float fast_exp2(float x) {
   const float y = std::exp2(x);
   return std::fpclassify(y) == FP_SUBNORMAL ? 0.0F : y;
 }
+inline float fast_reciprocal(float x) {
+  return 1.0F / (std::fpclassify(x) == FP_SUBNORMAL ? std::copysign(0.0F, x) : x);
+}
+inline float fast_log2(float x) {
+  return std::log2(std::fpclassify(x) == FP_SUBNORMAL ? std::copysign(0.0F, x) : x);
+}
 
 inline int thread_x_again() {
   return static_cast<int>(threadIdx.x);
