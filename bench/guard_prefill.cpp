@@ -32,7 +32,10 @@ struct RivalOptions {
   int64_t moe = 4;
   std::string type = "q8_0";
   std::vector<int64_t> ubatches{512, 2048, 4096};  // of llama.cpp; the first is its default
+  std::string flags = "-lm none";                  // without, its weights would not be in page-locked memory
 };
+/// Of ours against the rival.
+constexpr int64_t kLeastOwnRuns = 8;
 
 struct GuardOptions {
   PrefillGuard prefill;
@@ -83,14 +86,17 @@ void guard_rival(const GuardOptions& options, Report& report) {
   synth::write_gguf(spec_of(rival.moe, rival.type, options.experts), file.path, {});
   const int64_t threads =
       options.prefill.threads > 0 ? options.prefill.threads : offload::probe_machine().cores;
-  const std::string both = fmt::format("-p 512,2048,16384 -r {} -t {}", options.prefill.repeats, threads);
   fmt::print(stderr, "guard_prefill: sluice bench\n");
-  const auto ours = measure_prompts(sluice, "bench", file.path, both + " -cmoe");
+  // The longest first, and some runs: then memory is page-locked as the rival's is from the start, and the
+  // division between CPU and GPU is learned.
+  const auto ours = measure_prompts(sluice, "bench", file.path,
+                                    fmt::format("-p 16384,2048,512 -r {} -t {} -cmoe",
+                                                std::max(kLeastOwnRuns, options.prefill.repeats), threads));
   fmt::print(stderr, "guard_prefill: llama-bench\n");
-  // Without -mmp 0 its weights would be in memory that is not page-locked.
   const auto theirs = measure_prompts(
       rival.llama_bench, "", file.path,
-      fmt::format("{} -ngl 99 -ncmoe 99 -mmp 0 -b 16384 -ub {}", both, fmt::join(rival.ubatches, ",")));
+      fmt::format("-p 512,2048,16384 -r {} -t {} -ngl 99 -ncmoe 99 {} -b 16384 -ub {}",
+                  options.prefill.repeats, threads, rival.flags, fmt::join(rival.ubatches, ",")));
   for (const RivalBar& bar : kRivalBars) {
     const double mine = speed_of(ours, bar.prompt, {});
     const auto line = [&](const char* ubatch, double other, double least) {
@@ -147,6 +153,8 @@ void add_options(CLI::App& app, GuardOptions& options) {
       ->capture_default_str();
   app.add_option("--rival-moe", rival.moe, "MoE layers of that model")->capture_default_str();
   app.add_option("--rival-type", rival.type, "Type of its experts")->capture_default_str();
+  app.add_option("--rival-flags", rival.flags, "What makes it load into page-locked memory; older: -mmp 0")
+      ->capture_default_str();
   app.add_option("--rival-ubatch", rival.ubatches, "-ub of llama.cpp; the first counts as its default")
       ->delimiter(',')
       ->default_str("512,2048,4096");
