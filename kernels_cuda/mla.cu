@@ -170,13 +170,16 @@ void check_params(const MlaParams& p) {
 }
 
 template <typename Shape>
-void launch_fast(const MlaArgs& args, int64_t n_queries, cudaStream_t stream) {
+void launch_fast(MlaArgs args, int64_t n_queries, cudaStream_t stream) {
   constexpr const char* kName = "mla_attend";
   auto* kernel = device::mla_attend<Shape>;
   constexpr auto kShared = static_cast<int64_t>(sizeof(device::MlaShared<Shape>));
   allow_shared<kShared>(kernel, kName);
-  const int64_t blocks = n_queries * ceil_div(args.n_heads, Shape::kHeads);
-  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(args.splits));
+  const auto queries = static_cast<unsigned>(n_queries);
+  const auto splits = static_cast<unsigned>(args.splits);
+  const auto head_blocks = static_cast<unsigned>(ceil_div(args.n_heads, Shape::kHeads));
+  const dim3 grid = Shape::kIsRing ? dim3(queries * head_blocks, splits) : dim3(queries, splits, head_blocks);
+  args.list_split_rows = device::split_rows<Shape>(static_cast<int>(args.selected_stride), args.splits);
   launch_overlapping(
       kernel, kName,
       {.grid = grid, .block = dim3(Shape::kThreads), .shared_bytes = kShared, .stream = stream}, args);
