@@ -18,7 +18,7 @@ using device::MlaArgs;
 using device::MlaShape;
 
 // A block of mla_merge: every thread has a piece of eight columns (device::part_column) and each eighth
-// split. That is four loads for 32 splits; of eight, the compiler had some wait for others.
+// split.
 constexpr int kMergePieces = kLatent / 8;
 constexpr int kMergeGroups = 8;
 constexpr int kMergeThreads = kMergeGroups * kMergePieces;
@@ -100,7 +100,8 @@ __device__ void write_columns(void* out, FloatType type, int64_t position, float
   }
 }
 
-/// Up to 32 * kRounds splits. Grid: x = query, y = head.
+/// Up to 32 * kRounds splits. Grid: x = query, y = head. Bounds of two blocks a multiprocessor: for more of
+/// them the compiler saves registers, and has some loads wait for others.
 template <int kRounds>
 __global__ void __launch_bounds__(kMergeThreads, 2) mla_merge(const MergeArgs args) {
   __shared__ MergeShared shared;

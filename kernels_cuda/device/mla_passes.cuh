@@ -23,7 +23,7 @@ class PassLoader {
 
   /// Asks for the numbers of the pass's rows; they are not looked at before start_copies.
   __device__ __forceinline__ void look_up(const RowRange& pass) {
-    const int row = static_cast<int>(threadIdx.x) / kLanes;
+    const int row = static_cast<int>(threadIdx.x / kLanes);
 #pragma unroll
     for (int tile = 0; tile < Shape::kStages; ++tile) {
       entries_[tile] = pass.entry(pass.begin + tile * Shape::kTileRows + row);
@@ -32,8 +32,8 @@ class PassLoader {
 
   /// Starts the copies of the pass, a group for each tile. row_bytes are fewer than 2^32.
   __device__ __forceinline__ void start_copies(const RowRange& pass) {
-    const int row = static_cast<int>(threadIdx.x) / kLanes;
-    const int part = static_cast<int>(threadIdx.x) % kLanes;
+    const int row = static_cast<int>(threadIdx.x / kLanes);
+    const int part = static_cast<int>(threadIdx.x % kLanes);
     // A loop, lest the compiler moves what was asked for before behind the copies.
 #pragma unroll 1
     for (int tile = 0; tile < Shape::kStages; ++tile) {

@@ -107,9 +107,9 @@ struct RowRange {
 /// applied in float32, before the one rounding. This thread's copies must have arrived.
 template <typename Shape>
 __device__ __forceinline__ void convert_rows(MlaShared<Shape>& shared, int tile) {
-  const int thread = ptx::thread_x_again();
-  const int lane = thread % 32;
-  const int first_row = thread / 32 * Shape::kRowsPerWarp;
+  const auto thread = static_cast<uint32_t>(ptx::thread_x_again());
+  const uint32_t lane = thread % 32;
+  const uint32_t first_row = thread / 32 * Shape::kRowsPerWarp;
   __syncwarp();  // what the other lanes copied
 #pragma unroll 1
   for (int r = 0; r < Shape::kRowsPerWarp; ++r) {
