@@ -17,13 +17,12 @@ using device::kLatent;
 using device::MlaArgs;
 using device::MlaShape;
 
-// A block of mla_merge: every thread has a piece of eight columns (device::part_column) and each fourth
+// A block of mla_merge: every thread has a piece of eight columns (device::part_column) and each eighth
 // split.
-constexpr int kMergeColumns = 8;
-constexpr int kMergeGroups = 4;
-constexpr int kMergeGroupThreads = kLatent / kMergeColumns;
-constexpr int kMergeThreads = kMergeGroups * kMergeGroupThreads;
-constexpr int kSplitsPerLane = kMostMlaSplits / 32;
+constexpr int kMergePieces = kLatent / 8;
+constexpr int kMergeGroups = 8;
+constexpr int kMergeThreads = kMergeGroups * kMergePieces;
+static_assert(kMergeThreads == kLatent);  // in the end every other one has two columns
 
 struct MergeArgs {
   const __nv_bfloat16* parts;  // [n_queries, splits, n_heads, 512], columns in the order of part_column
@@ -35,38 +34,31 @@ struct MergeArgs {
   FloatType out_type;
 };
 
-/// Weights of a head's splits, lane l having those of l, l + 32, ..: 2^(lse - lse of all); 0 for an empty
-/// split. Returns the log-sum-exp of all, to the base 2. `first` is the head's place in the first split.
-__device__ float merge_weights(float (&weights)[kSplitsPerLane], const MergeArgs& args, int64_t first) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  float max = -INFINITY;
+struct MergeShared {
+  // [group][half of a piece][piece]; four more, so that both halves of a piece are in different banks
+  float4 sums[kMergeGroups][2][kMergePieces + 4];
+  float weights[kMergeGroups];
+};
+
+/// Weights of a head's splits from their log-sum-exp, lane l having those of l, l + 32, ..:
+/// 2^(log-sum-exp - the largest one); 0 for an empty split. Returns the largest one.
+template <int kRounds>
+__device__ float split_weights(float (&weights)[kRounds], const float (&log_sum_exp_2)[kRounds]) {
+  float largest = device::kNoMaximum;
 #pragma unroll
-  for (int i = 0; i < kSplitsPerLane; ++i) {
-    const int s = lane + 32 * i;
-    weights[i] = s < args.splits ? args.log_sum_exp_2[first + int64_t{s} * args.n_heads] : -INFINITY;
-    max = fmaxf(max, weights[i]);
-  }
-  for (int distance = 16; distance > 0; distance /= 2) {
-    max = fmaxf(max, __shfl_xor_sync(0xFFFFFFFFU, max, distance));
-  }
-  float sum = 0.0F;
+  for (const float value : log_sum_exp_2) largest = fmaxf(largest, value);
+  // The bits of a negative float other than its sign, turned round, make integers in the order of the floats.
+  const auto in_order = [](int bits) { return bits ^ (bits >> 31 & 0x7FFFFFFF); };
+  largest = __int_as_float(in_order(__reduce_max_sync(0xFFFFFFFFU, in_order(__float_as_int(largest)))));
 #pragma unroll
-  for (float& weight : weights) {
-    weight = max == -INFINITY ? 0.0F : exp2f(weight - max);
-    sum += weight;
+  for (int i = 0; i < kRounds; ++i) {
+    weights[i] = ptx::fast_exp2(log_sum_exp_2[i] - largest);
   }
-  for (int distance = 16; distance > 0; distance /= 2) {
-    sum += __shfl_xor_sync(0xFFFFFFFFU, sum, distance);
-  }
-#pragma unroll
-  for (float& weight : weights) {
-    weight = sum > 0.0F ? weight / sum : 0.0F;
-  }
-  return sum > 0.0F ? max + log2f(sum) : -INFINITY;
+  return largest;
 }
 
 /// sum += weight * eight bf16.
-__device__ void add_part(float (&sum)[kMergeColumns], float weight, const uint4& part) {
+__device__ void add_part(float (&sum)[8], float weight, const uint4& part) {
   const uint32_t words[4] = {part.x, part.y, part.z, part.w};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -75,76 +67,96 @@ __device__ void add_part(float (&sum)[kMergeColumns], float weight, const uint4&
   }
 }
 
-/// The columns of piece `piece` of a head; `first` is the place of the head's first column in `out`.
-__device__ void write_columns(void* out, FloatType type, int64_t first, int piece,
-                              const float (&sum)[kMergeColumns]) {
-#pragma unroll
-  for (int i = 0; i < kMergeColumns / 2; ++i) {
-    const int64_t at = first + device::part_column(piece, i);
-    if (type == FloatType::kF32) {
-      *reinterpret_cast<float2*>(static_cast<float*>(out) + at) = make_float2(sum[2 * i], sum[2 * i + 1]);
-    } else {
-      *reinterpret_cast<uint32_t*>(static_cast<__nv_bfloat16*>(out) + at) =
-          device::two_bf16(sum[2 * i], sum[2 * i + 1]);
-    }
-  }
-}
-
 constexpr int kLoads = 32 / kMergeGroups;
 
-/// Splits `split`, `split` + kMergeGroups, ..: past the last one that again, of weight 0.
-__device__ void load_parts(uint4 (&parts)[kLoads], const MergeArgs& args, int64_t first, int split,
-                           int place) {
+/// Splits `split`, `split` + kMergeGroups, ..: past the last one that again, of weight 0. `first` is the
+/// thread's piece of the first split.
+__device__ void load_parts(uint4 (&parts)[kLoads], const MergeArgs& args, const uint4* first, int split) {
+  const auto stride = static_cast<uint32_t>(args.n_heads * kMergePieces);
 #pragma unroll
   for (int i = 0; i < kLoads; ++i) {
-    const int s = min(split + kMergeGroups * i, args.splits - 1);
-    parts[i] = __ldg(
-        reinterpret_cast<const uint4*>(args.parts + (first + int64_t{s} * args.n_heads) * kLatent) + place);
+    const auto s = static_cast<uint32_t>(min(split + kMergeGroups * i, args.splits - 1));
+    parts[i] = __ldg(first + uint64_t{s} * stride);
   }
 }
 
-/// Grid: x = query * heads + head.
-__global__ void __launch_bounds__(kMergeThreads) mla_merge(const MergeArgs args) {
-  __shared__ float others[kMergeGroups - 1][kMergeGroupThreads][kMergeColumns];
-  const int64_t first =
-      blockIdx.x / args.n_heads * int64_t{args.splits} * args.n_heads + blockIdx.x % args.n_heads;
-  const int group = static_cast<int>(threadIdx.x) / kMergeGroupThreads;
-  const int place = static_cast<int>(threadIdx.x) % kMergeGroupThreads;
-  uint4 parts[kLoads];
-  follow_last();
-  load_parts(parts, args, first, group, place);  // while the weights are computed
-  float weights[kSplitsPerLane];
-  const float log_sum_exp_2 = merge_weights(weights, args, first);
-  float sum[kMergeColumns] = {};
+/// The sum over groups of pair `thread` % 4 of piece `thread` / 4.
+__device__ float2 sum_of_groups(const MergeShared& shared, uint32_t thread) {
+  float2 sum{};
 #pragma unroll
-  for (int round = 0; round < kSplitsPerLane; ++round) {
-    if (32 * round < args.splits) {
+  for (const auto& group : shared.sums) {
+    const float2 add = reinterpret_cast<const float2*>(&group[thread / 2 % 2][thread / 4])[thread % 2];
+    sum.x += add.x;
+    sum.y += add.y;
+  }
+  return sum;
+}
+
+__device__ void write_columns(void* out, FloatType type, int64_t position, float low, float high) {
+  if (type == FloatType::kF32) {
+    *reinterpret_cast<float2*>(static_cast<float*>(out) + position) = make_float2(low, high);
+  } else {
+    *reinterpret_cast<uint32_t*>(static_cast<__nv_bfloat16*>(out) + position) = device::two_bf16(low, high);
+  }
+}
+
+/// Up to 32 * kRounds splits. Grid: x = query, y = head. Bounds of two blocks a multiprocessor: for more of
+/// them the compiler saves registers, and has some loads wait for others.
+template <int kRounds>
+__global__ void __launch_bounds__(kMergeThreads, 2) mla_merge(const MergeArgs args) {
+  __shared__ MergeShared shared;
+  const int64_t row = int64_t{blockIdx.x} * args.n_heads + blockIdx.y;
+  const int64_t first = int64_t{blockIdx.x} * args.splits * args.n_heads + blockIdx.y;
+  const uint32_t thread = threadIdx.x;
+  const int group = static_cast<int>(thread / kMergePieces);
+  const uint32_t piece = thread % kMergePieces;
+  const auto* pieces = reinterpret_cast<const uint4*>(args.parts + first * kLatent) + piece;
+  follow_last();
+  uint4 parts[kLoads];
+  load_parts(parts, args, pieces, group);
+  float log_sum_exp_2[kRounds];
+#pragma unroll
+  for (int i = 0; i < kRounds; ++i) {
+    const int s = static_cast<int>(thread % 32) + 32 * i;
+    log_sum_exp_2[i] =
+        s < args.splits ? __ldg(args.log_sum_exp_2 + first + int64_t{s} * args.n_heads) : -INFINITY;
+  }
+  float weights[kRounds];
+  const float largest = split_weights(weights, log_sum_exp_2);
+  float sum[8] = {};
+  float sum_of_weights = 0.0F;
+#pragma unroll
+  for (int round = 0; round < kRounds; ++round) {
+    if (round == 0 || 32 * round < args.splits) {
       if (round > 0) {
-        load_parts(parts, args, first, 32 * round + group, place);
+        load_parts(parts, args, pieces, 32 * round + group);
       }
 #pragma unroll
       for (int i = 0; i < kLoads; ++i) {
-        add_part(sum, __shfl_sync(0xFFFFFFFFU, weights[round], group + kMergeGroups * i), parts[i]);
+        const float weight = __shfl_sync(0xFFFFFFFFU, weights[round], group + kMergeGroups * i);
+        sum_of_weights += weight;
+        add_part(sum, weight, parts[i]);
       }
     }
   }
-  if (group > 0) {
-    memcpy(others[group - 1][place], sum, sizeof sum);
+  shared.sums[group][0][piece] = make_float4(sum[0], sum[1], sum[2], sum[3]);
+  shared.sums[group][1][piece] = make_float4(sum[4], sum[5], sum[6], sum[7]);
+  if (piece == 0) {
+    shared.weights[group] = sum_of_weights;
   }
   __syncthreads();
-  if (group > 0) {
+  if (thread >= kLatent / 2) {
     return;
   }
+  float all = 0.0F;
 #pragma unroll
-  for (const auto& other : others) {
-#pragma unroll
-    for (int i = 0; i < kMergeColumns; ++i) {
-      sum[i] += other[place][i];
-    }
-  }
-  write_columns(args.out, args.out_type, int64_t{blockIdx.x} * kLatent, place, sum);
-  if (threadIdx.x == 0 && args.log_sum_exp != nullptr) {
-    args.log_sum_exp[blockIdx.x] = log_sum_exp_2 * 0.69314718F;
+  for (const float weight : shared.weights) all += weight;
+  const float by = all > 0.0F ? ptx::fast_reciprocal(all) : 0.0F;
+  const float2 columns = sum_of_groups(shared, thread);
+  const int column = device::part_column(static_cast<int>(thread / 4), static_cast<int>(thread % 4));
+  write_columns(args.out, args.out_type, row * kLatent + column, columns.x * by, columns.y * by);
+  if (thread == 0 && args.log_sum_exp != nullptr) {
+    args.log_sum_exp[row] = all > 0.0F ? (largest + ptx::fast_log2(all)) * 0.69314718F : -INFINITY;
   }
 }
 
@@ -156,7 +168,7 @@ void check_params(const MlaParams& p) {
   };
   require(p.n_queries >= 0 && p.n_queries * p.n_heads < (int64_t{1} << 31), "n_queries x n_heads below 2^31",
           p.n_queries);
-  require(p.n_heads >= 1, "a head or more", p.n_heads);
+  require(p.n_heads >= 1 && p.n_heads <= 65535, "1 to 65535 heads", p.n_heads);
   require(p.rows.n_rows < (int64_t{1} << 31), "fewer than 2^31 rows", p.rows.n_rows);
   require(p.rows.row_bytes >= latent_row_bytes(p.rows.format, p.d_latent, p.d_rope),
           "row_bytes of a whole row or more", p.rows.row_bytes);
@@ -170,13 +182,16 @@ void check_params(const MlaParams& p) {
 }
 
 template <typename Shape>
-void launch_fast(const MlaArgs& args, int64_t n_queries, cudaStream_t stream) {
+void launch_fast(MlaArgs args, int64_t n_queries, cudaStream_t stream) {
   constexpr const char* kName = "mla_attend";
   auto* kernel = device::mla_attend<Shape>;
   constexpr auto kShared = static_cast<int64_t>(sizeof(device::MlaShared<Shape>));
   allow_shared<kShared>(kernel, kName);
-  const int64_t blocks = n_queries * ceil_div(args.n_heads, Shape::kHeads);
-  const dim3 grid(static_cast<unsigned>(blocks), static_cast<unsigned>(args.splits));
+  const auto queries = static_cast<unsigned>(n_queries);
+  const auto splits = static_cast<unsigned>(args.splits);
+  const auto head_blocks = static_cast<unsigned>(ceil_div(args.n_heads, Shape::kHeads));
+  const dim3 grid = Shape::kIsRing ? dim3(queries * head_blocks, splits) : dim3(queries, splits, head_blocks);
+  args.list_split_rows = device::split_rows<Shape>(static_cast<int>(args.selected_stride), args.splits);
   launch_overlapping(
       kernel, kName,
       {.grid = grid, .block = dim3(Shape::kThreads), .shared_bytes = kShared, .stream = stream}, args);
@@ -199,8 +214,9 @@ void launch_merge(const MlaArgs& from, const MlaParams& p, cudaStream_t stream) 
                        .n_heads = from.n_heads,
                        .splits = from.splits,
                        .out_type = p.out_type};
-  launch_overlapping(mla_merge, "mla_merge",
-                     {.grid = dim3(static_cast<unsigned>(p.n_queries * p.n_heads)),
+  static_assert(kMostMlaSplits <= 128);
+  launch_overlapping(from.splits <= 32 ? mla_merge<1> : mla_merge<4>, "mla_merge",
+                     {.grid = dim3(static_cast<unsigned>(p.n_queries), static_cast<unsigned>(p.n_heads)),
                       .block = dim3(kMergeThreads),
                       .stream = stream},
                      args);

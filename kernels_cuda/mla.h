@@ -29,7 +29,7 @@ struct MlaParams {
       nullptr;  // [n_queries, n_heads, d_latent + d_rope], row-major: absorbed latent part first
   FloatType query_type = FloatType::kF32;
   int64_t n_queries = 0;
-  int64_t n_heads = 0;
+  int64_t n_heads = 0;  // at most 65,535
   int64_t d_latent = 512;
   int64_t d_rope = 64;
   LatentRows rows{};

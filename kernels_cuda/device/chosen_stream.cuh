@@ -209,7 +209,8 @@ __global__ void __launch_bounds__(32 * Format::kStreamWarps, 1)
   __shared__ float parts[kMostChosenJobs * quant::kPanelRows];
   __shared__ ChosenWork work;
   const auto stage = ActivationStage::at(stage_memory, args.stage_rows, args.steps * Format::kChunks);
-  // A next kernel that relies on the ids may, as soon as it begins: this one has waited for who wrote them.
+  // The next kernel may read the ids as soon as it begins: who wrote them has been waited for, by this kernel
+  // or by the one that let it begin.
   if (args.start == ChosenStart::kBehindLast) wait_for_last();
   let_next_begin();
   if (threadIdx.x < 32) begin_work(args, work);

@@ -21,9 +21,9 @@ class PassLoader {
  public:
   __device__ __forceinline__ explicit PassLoader(MlaShared<Shape>& shared) : shared_(shared) {}
 
-  /// Asks for the numbers of the pass's rows: they are not looked at before start_copies.
+  /// Asks for the numbers of the pass's rows; they are not looked at before start_copies.
   __device__ __forceinline__ void look_up(const RowRange& pass) {
-    const int row = static_cast<int>(threadIdx.x) / kLanes;
+    const int row = static_cast<int>(threadIdx.x / kLanes);
 #pragma unroll
     for (int tile = 0; tile < Shape::kStages; ++tile) {
       entries_[tile] = pass.entry(pass.begin + tile * Shape::kTileRows + row);
@@ -32,12 +32,14 @@ class PassLoader {
 
   /// Starts the copies of the pass, a group for each tile. row_bytes are fewer than 2^32.
   __device__ __forceinline__ void start_copies(const RowRange& pass) {
-    const int row = static_cast<int>(threadIdx.x) / kLanes;
-    const int part = static_cast<int>(threadIdx.x) % kLanes;
-#pragma unroll
+    const int row = static_cast<int>(threadIdx.x / kLanes);
+    const int part = static_cast<int>(threadIdx.x % kLanes);
+    // A loop, lest the compiler moves what was asked for before behind the copies.
+#pragma unroll 1
     for (int tile = 0; tile < Shape::kStages; ++tile) {
-      const bool has_row = pass.has_row(pass.begin + tile * Shape::kTileRows + row, entries_[tile]);
-      const uint32_t number = has_row ? static_cast<uint32_t>(entries_[tile]) : 0;
+      const int entry = tile == 0 ? entries_[0] : entries_[1];
+      const bool has_row = pass.has_row(pass.begin + tile * Shape::kTileRows + row, entry);
+      const uint32_t number = has_row ? static_cast<uint32_t>(entry) : 0;
       const uint8_t* from = pass.rows + 16 * part + uint64_t{number} * static_cast<uint32_t>(pass.row_bytes);
       const uint32_t to = ptx::shared_address(shared_.tiles[tile][row]) + Shape::kRawOffset +
                           static_cast<uint32_t>(16 * part);
@@ -57,7 +59,7 @@ class PassLoader {
 
  private:
   static constexpr int kLanes = Shape::kThreads / Shape::kTileRows;
-  static_assert(kLanes == 8);
+  static_assert(kLanes == 8 && Shape::kStages == 2);
 
   MlaShared<Shape>& shared_;
   int entries_[Shape::kStages];
@@ -98,52 +100,56 @@ __device__ __forceinline__ uint4 words_of(const uint4& eight) {
 inline constexpr int kStepPairs = kDimsPerWarp / 32;
 static_assert(kDimsPerWarp == 32 * kStepPairs + 16);
 
-/// A lane's queries of 16 heads: heads g and g + 8.
+/// A lane's queries: those of heads 16 m + 8 half + g.
 template <typename T>
 struct QueryChunks {
-  decltype(ask_for_eight(static_cast<const T*>(nullptr))) eights[2][kStepPairs];
-  decltype(ask_for_four(static_cast<const T*>(nullptr))) fours[2];
+  decltype(ask_for_eight(static_cast<const T*>(nullptr))) eights[2][2][kStepPairs];  // [m][half]
+  decltype(ask_for_four(static_cast<const T*>(nullptr))) fours[2][2];
 };
 
-/// Of heads 16 m to 16 m + 15; `queries` begins at the block's first head, of which there are `n_heads`. What
-/// stands for those that are not there is not written anywhere: it is the last one again.
+/// `queries` begins at the block's first head, of which there are `n_heads`, one or more. What stands for
+/// those that are not there is not written anywhere: it is the last one again.
 template <typename Shape, typename T>
-__device__ __forceinline__ QueryChunks<T> ask_for_queries(const T* queries, int m, int n_heads,
+__device__ __forceinline__ QueryChunks<T> ask_for_queries(const T* queries, int n_heads,
                                                           const MlaPlace<Shape>& at) {
   QueryChunks<T> chunks;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int head = min(16 * m + 8 * half + at.g, n_heads - 1);
+  for (int i = 0; i < 4; ++i) {
+    const int head = min(8 * i + at.g, n_heads - 1);
     const T* from = queries + head * kRowDims + kDimsPerWarp * at.warp;
 #pragma unroll
     for (int pair = 0; pair < kStepPairs; ++pair) {
-      chunks.eights[half][pair] = ask_for_eight(from + 32 * pair + 8 * at.t);
+      chunks.eights[i / 2][i % 2][pair] = ask_for_eight(from + 32 * pair + 8 * at.t);
     }
-    chunks.fours[half] = ask_for_four(from + 32 * kStepPairs + 4 * at.t);
+    chunks.fours[i / 2][i % 2] = ask_for_four(from + 32 * kStepPairs + 4 * at.t);
   }
   return chunks;
 }
 
 /// Queries in bf16 as operands.
 template <typename T>
-__device__ __forceinline__ void keep_queries(QueryFragments& q, int m, const QueryChunks<T>& chunks) {
+__device__ __forceinline__ QueryFragments fragments_of(const QueryChunks<T>& chunks) {
+  QueryFragments q;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
+  for (int i = 0; i < 4; ++i) {
+    auto& a = q.a[i / 2];
+    const int half = i % 2;
 #pragma unroll
     for (int pair = 0; pair < kStepPairs; ++pair) {
-      const uint4 words = words_of(chunks.eights[half][pair]);
-      q.a[m][2 * pair][half] = words.x;
-      q.a[m][2 * pair][half + 2] = words.y;
-      q.a[m][2 * pair + 1][half] = words.z;
-      q.a[m][2 * pair + 1][half + 2] = words.w;
+      const uint4 words = words_of(chunks.eights[i / 2][half][pair]);
+      a[2 * pair][half] = words.x;
+      a[2 * pair][half + 2] = words.y;
+      a[2 * pair + 1][half] = words.z;
+      a[2 * pair + 1][half + 2] = words.w;
     }
-    const uint2 words = words_of(chunks.fours[half]);
-    q.a[m][2 * kStepPairs][half] = words.x;
-    q.a[m][2 * kStepPairs][half + 2] = words.y;
+    const uint2 words = words_of(chunks.fours[i / 2][half]);
+    a[2 * kStepPairs][half] = words.x;
+    a[2 * kStepPairs][half + 2] = words.y;
   }
+  return q;
 }
 
-/// The same as multiply_queries, from queries of keep_queries.
+/// The same as multiply_queries, from queries of fragments_of.
 template <typename Shape>
 __device__ __forceinline__ PartialScores multiply_chunks(const MlaShared<Shape>& shared,
                                                          const QueryFragments& q, int tile,

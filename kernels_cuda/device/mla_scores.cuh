@@ -23,15 +23,19 @@ struct MlaPlace {
   int g;
   int t;
 
-  __device__ __forceinline__ explicit MlaPlace(int thread)
-      : lane(thread % 32),
-        warp(thread / 32 % kTeamWarps),
-        team(thread / (32 * kTeamWarps)),
+  __device__ __forceinline__ explicit MlaPlace(int thread) : MlaPlace(static_cast<uint32_t>(thread)) {}
+
+ private:
+  // Division by a power of two is a shift for unsigned numbers only.
+  __device__ __forceinline__ explicit MlaPlace(uint32_t thread)
+      : lane(static_cast<int>(thread % 32)),
+        warp(static_cast<int>(thread / 32 % kTeamWarps)),
+        team(static_cast<int>(thread / (32 * kTeamWarps))),
         head_team(Shape::kHeadTeams == 1 ? 0 : team),
         row_team(Shape::kRowTeams == 1 ? 0 : team),
         first_head(kTeamHeads * head_team),
-        g(lane / 4),
-        t(lane % 4) {}
+        g(static_cast<int>(thread % 32 / 4)),
+        t(static_cast<int>(thread % 4)) {}
 };
 
 /// A quarter of the dimensions of 32 heads, as the A operand of nine products.
@@ -167,9 +171,9 @@ template <typename Shape>
 __device__ __forceinline__ void softmax_tile(MlaShared<Shape>& shared, RunningSoftmax& running, int tile,
                                              float scale_log2) {
   constexpr int kPerHead = Shape::kThreadsPerHead;
-  const int thread = ptx::thread_x_again();
-  const int head = thread / kPerHead;
-  const int part = thread % kPerHead;
+  const auto thread = static_cast<uint32_t>(ptx::thread_x_again());
+  const int head = static_cast<int>(thread / kPerHead);
+  const int part = static_cast<int>(thread % kPerHead);
   const int team = head / kTeamHeads * Shape::kRowTeams + part / 4;
   const int chunk = 4 * score_chunk(head, part % 4);
   float s[4] = {};
@@ -218,8 +222,8 @@ __device__ __forceinline__ void finish_softmax(MlaShared<Shape>& shared, Running
   for (int distance = 1; distance < Shape::kThreadsPerHead; distance *= 2) {
     running.sum += __shfl_xor_sync(0xFFFFFFFFU, running.sum, distance);
   }
-  const int head = static_cast<int>(threadIdx.x) / Shape::kThreadsPerHead;
-  if (static_cast<int>(threadIdx.x) % Shape::kThreadsPerHead == 0) {
+  const int head = static_cast<int>(threadIdx.x / Shape::kThreadsPerHead);
+  if (threadIdx.x % Shape::kThreadsPerHead == 0) {
     // A sum is 1 or more, a weight of the running maximum's own being in it, or there are no rows.
     shared.inverse_sum[head] = running.sum > 0.0F ? ptx::fast_reciprocal(running.sum) : 0.0F;
     if (log_sum_exp != nullptr && head < heads) {

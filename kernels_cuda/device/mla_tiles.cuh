@@ -67,12 +67,12 @@ struct MlaShared {
 /// of eight are rows i, i + 4 (mla_passes.cuh).
 template <typename Shape>
 __device__ __forceinline__ int tile_row(int place) {
-  return Shape::kIsRing ? place : place / 8 * 8 + place % 8 / 2 + place % 2 * 4;
+  return Shape::kIsRing ? place : (place & ~7) + (place >> 1 & 3) + (place & 1) * 4;
 }
 /// The place of row `row`.
 template <typename Shape>
 __device__ __forceinline__ int tile_place(int row) {
-  return Shape::kIsRing ? row : row / 8 * 8 + row % 4 * 2 + row % 8 / 4;
+  return Shape::kIsRing ? row : (row & ~7) + (row & 3) * 2 + (row >> 2 & 1);
 }
 
 /// The rows that a block walks: entries [begin, end) of its query's list, or rows [begin, end).
@@ -107,9 +107,9 @@ struct RowRange {
 /// applied in float32, before the one rounding. This thread's copies must have arrived.
 template <typename Shape>
 __device__ __forceinline__ void convert_rows(MlaShared<Shape>& shared, int tile) {
-  const int thread = ptx::thread_x_again();
-  const int lane = thread % 32;
-  const int first_row = thread / 32 * Shape::kRowsPerWarp;
+  const auto thread = static_cast<uint32_t>(ptx::thread_x_again());
+  const uint32_t lane = thread % 32;
+  const uint32_t first_row = thread / 32 * Shape::kRowsPerWarp;
   __syncwarp();  // what the other lanes copied
 #pragma unroll 1
   for (int r = 0; r < Shape::kRowsPerWarp; ++r) {

@@ -135,19 +135,21 @@ __device__ __forceinline__ int part_column(int piece, int i) {
 template <typename Shape>
 __device__ __forceinline__ void write_parts(const MlaShared<Shape>& shared, const MlaOutput<Shape>& out,
                                             __nv_bfloat16* to, int heads, const MlaPlace<Shape>& at) {
+  const int first_head = at.first_head + at.g;
+  auto* pieces = reinterpret_cast<uint4*>(to + first_head * kLatent + first_column(at)) + at.t;
+  float by[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) by[i] = shared.inverse_sum[first_head + 8 * i];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const int head = at.first_head + 8 * i + at.g;
-    const float by = shared.inverse_sum[head];
     const auto pair = [&](int n) {
       const auto& c = out.c[i / 2][n];
-      return two_bf16(c[i % 2 * 2] * by, c[i % 2 * 2 + 1] * by);
+      return two_bf16(c[i % 2 * 2] * by[i], c[i % 2 * 2 + 1] * by[i]);
     };
-    auto* pieces = reinterpret_cast<uint4*>(to + head * kLatent + first_column(at)) + at.t;
-    if (head < heads) {
+    if (first_head + 8 * i < heads) {
 #pragma unroll
       for (int n = 0; n < Shape::kColumnsPerWarp / 8; n += 4) {
-        pieces[n] = make_uint4(pair(n), pair(n + 1), pair(n + 2), pair(n + 3));
+        pieces[i * kLatent + n] = make_uint4(pair(n), pair(n + 1), pair(n + 2), pair(n + 3));
       }
     }
   }

@@ -12,7 +12,8 @@ __device__ __forceinline__ void let_next_begin() {
 }
 
 /// Waits until the kernel before this one in the stream has ended and what it wrote is there. Before this, a
-/// kernel that was launched to overlap reads only what no kernel writes, and writes nothing.
+/// kernel that was launched to overlap writes nothing, and reads only what no kernel writes; or, past the L1,
+/// what was there before a kernel that is known to let it begin after its own wait (chosen_stream.cuh).
 __device__ __forceinline__ void wait_for_last() {
   ptx::wait_for_dependencies();
 }
