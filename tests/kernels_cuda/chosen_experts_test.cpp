@@ -267,7 +267,7 @@ TEST_F(CudaChosenExperts, OthersAreNotRead) {
 }
 
 // A choice's bits are its own, whatever else is chosen, here or elsewhere, and on every run.
-TEST_F(CudaChosenExperts, ABitsAreItsOwn) {
+TEST_F(CudaChosenExperts, AChoicesBitsAreItsOwn) {
   SCOPED_TRACE(random_.describe());
   for (const DType type : weight_types()) {
     const int64_t unit = unit_of(type);
