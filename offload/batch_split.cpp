@@ -95,12 +95,12 @@ SplitRates split_rates(const SplitMachine& machine, double operations) {
           .gpu_per_token = operations / (machine.gpu_tflops * 1e3)};
 }
 
-int64_t sure_experts(int64_t experts, int64_t choices, int64_t on_gpu) {
+int64_t sure_experts(int64_t experts, int64_t choices, int64_t on_gpu, bool whole) {
   constexpr int64_t kSureChoices = 8;
   if (choices < kSureChoices * experts) {
     return 0;
   }
-  return on_gpu == experts ? experts : on_gpu / 2;
+  return whole ? experts : on_gpu / 2;
 }
 
 SplitTimes predict_split(const SplitWork& work, const SplitRates& rates) {

@@ -47,9 +47,10 @@ inline constexpr int64_t kMostSharedTokens = 4096;
 
 /// How many experts of the next layer may be copied before its routes are known, for a pass with so many
 /// `choices` there and after a layer that left `on_gpu` of its `experts` to the GPU. With eight choices for
-/// each expert on average every one of them is as good as sure to be chosen; where the CPU has a share only
-/// half of what the GPU had is taken ahead, so that a choice is left.
-int64_t sure_experts(int64_t experts, int64_t choices, int64_t on_gpu);
+/// each expert on average every one of them is as good as sure to be chosen. All of them where that is
+/// `whole`, the CPU having no share and getting none; else half of what the GPU had, so that a choice is
+/// left: a CPU to which nothing is left would never have a share again.
+int64_t sure_experts(int64_t experts, int64_t choices, int64_t on_gpu, bool whole);
 
 /// Who computes an expert of a batch.
 enum class SplitSide : uint8_t {

@@ -57,7 +57,9 @@ class Divider {
   [[nodiscard]] int64_t copied_ahead() const {
     const auto experts = static_cast<int64_t>(pass_.tokens.size());
     const auto possible = static_cast<int64_t>(std::min(pass_.window_us / copy_us(), to_double(experts)));
-    return std::min({sure_experts(experts, choices_, pass_.last_on_gpu), pass_.ring_experts, possible});
+    const bool whole = pass_.limits_cpu && pass_.last_on_gpu == experts;
+    return std::min(
+        {sure_experts(experts, choices_, pass_.last_on_gpu, whole), pass_.ring_experts, possible});
   }
 
   [[nodiscard]] SplitRates reading() const {

@@ -158,11 +158,13 @@ void CudaPrefill::limit_cpu_rows(int64_t n_tokens) {
   }
 }
 
+// Passes that the CPU may share are never taken for the stream's alone.
 std::vector<int32_t> CudaPrefill::sure_of_next(int64_t n_tokens) const {
-  const auto on_gpu =
-      std::ranges::count_if(split_.sides(), [](SplitSide side) { return side != SplitSide::kCpu; });
-  std::vector<int32_t> sure(static_cast<size_t>(
-      offload::sure_experts(shape_.experts.experts, n_tokens * shape_.experts.used, on_gpu)));
+  const auto count = [&](SplitSide side) { return std::ranges::count(split_.sides(), side); };
+  const bool may_share = shape_.mode == Prefill::kAuto && n_tokens <= shape_.cpu_rows;
+  std::vector<int32_t> sure(static_cast<size_t>(offload::sure_experts(
+      shape_.experts.experts, n_tokens * shape_.experts.used,
+      count(SplitSide::kStream) + count(SplitSide::kResident), !may_share && count(SplitSide::kCpu) == 0)));
   std::iota(sure.begin(), sure.end(), 0);
   return sure;
 }

@@ -424,10 +424,11 @@ TEST_F(LearnerTest, ACpuThatIsNotUsedIsGivenAnotherChance) {
 }
 
 TEST(SureExperts, AreThoseThatEveryPassMeets) {
-  EXPECT_EQ(sure_experts(256, 8 * 256, 256), 256);
-  EXPECT_EQ(sure_experts(256, 8 * 256 - 1, 256), 0) << "too few choices";
-  EXPECT_EQ(sure_experts(256, 4096, 255), 127) << "the CPU had a share";
-  EXPECT_EQ(sure_experts(256, 4096, 0), 0);
+  EXPECT_EQ(sure_experts(256, 8 * 256, 256, true), 256);
+  EXPECT_EQ(sure_experts(256, 8 * 256 - 1, 256, true), 0) << "too few choices";
+  EXPECT_EQ(sure_experts(256, 4096, 255, false), 127) << "the CPU had a share";
+  EXPECT_EQ(sure_experts(256, 4096, 256, false), 128) << "the CPU may get one";
+  EXPECT_EQ(sure_experts(256, 4096, 0, false), 0);
 }
 
 }  // namespace

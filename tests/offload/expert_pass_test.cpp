@@ -96,6 +96,7 @@ TEST_F(ExpertPassTest, CopiesRunAheadAsFarAsWindowRingAndCertaintyAllow) {
   tokens_.assign(10, 8);
   pass_.window_us = 170;
   pass_.last_on_gpu = 10;
+  pass_.limits_cpu = true;
   const auto late = [&] { return expected_pass(pass_, machine_).late_copy_us; };
   EXPECT_NEAR(late(), 7 * 50, 1e-6) << "three in 170 us";
   EXPECT_NEAR(expected_pass(pass_, machine_).copy_us, 500, 1e-6);
@@ -104,6 +105,8 @@ TEST_F(ExpertPassTest, CopiesRunAheadAsFarAsWindowRingAndCertaintyAllow) {
   pass_.ring_experts = 13;
   pass_.window_us = 1e9;
   EXPECT_EQ(late(), 0);
+  pass_.limits_cpu = false;  // the CPU may get a share
+  EXPECT_NEAR(late(), 5 * 50, 1e-6);
   pass_.last_on_gpu = 4;  // the CPU had a share: half of what the GPU had
   EXPECT_NEAR(late(), 8 * 50, 1e-6);
   tokens_.assign(10, 7);  // who is chosen is not sure
