@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "kernels_cuda/base/buffer.h"
+#include "kernels_cuda/base/launch_names.h"
 #include "quant/base/error.h"
 
 namespace sluice::cuda {
@@ -41,6 +42,7 @@ Blas::Blas(Blas&&) noexcept = default;
 Blas& Blas::operator=(Blas&&) noexcept = default;
 
 void Blas::use(cudaStream_t stream) const {
+  note_launch("cuBLAS");
   check_blas(cublasSetStream(state_->handle, stream), "cublasSetStream");
   check_blas(
       cublasSetWorkspace(state_->handle, state_->workspace.data(), static_cast<size_t>(kWorkspaceBytes)),

@@ -1,6 +1,7 @@
 #include "engine/backends/cuda_progress.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <atomic>
 
@@ -33,12 +34,18 @@ CudaProgress::CudaProgress() : word_(kWords) {
   word_.data()[0] = 0;
 }
 
-cuda::Mark CudaProgress::begin_of(CudaBlock block, int64_t layer) const {
-  return {.word = word_.data(), .value = block_mark(block, layer)};
+cuda::Mark CudaProgress::begin_of(CudaBlock block, int64_t layer) {
+  const uint32_t mark = block_mark(block, layer);
+  launches_[mark].begin();
+  return {.word = word_.data(), .value = mark};
 }
 
 std::string CudaProgress::text() const {
-  return block_text(std::atomic_ref(word_.data()[0]).load(std::memory_order_relaxed));
+  const uint32_t mark = std::atomic_ref(word_.data()[0]).load(std::memory_order_relaxed);
+  const auto launches = launches_.find(mark);
+  return launches == launches_.end()
+             ? block_text(mark)
+             : fmt::format("{} (one of {})", block_text(mark), fmt::join(launches->second.names(), ", "));
 }
 
 }  // namespace sluice

@@ -9,6 +9,7 @@
 
 #include "kernels_cuda/base/check.h"
 #include "kernels_cuda/base/device.h"
+#include "kernels_cuda/base/launch_names.h"
 #include "quant/base/error.h"
 
 namespace sluice::cuda {
@@ -56,6 +57,7 @@ struct LaunchShape {
 template <typename... Parameters, typename... Arguments>
 void launch_kernel(void (*kernel)(Parameters...), std::string_view name, const LaunchShape& shape,
                    const Arguments&... arguments) {
+  note_launch(name);
   kernel<<<shape.grid, shape.block, static_cast<size_t>(shape.shared_bytes), shape.stream>>>(arguments...);
   check_launch(name);
 }
@@ -65,6 +67,7 @@ void launch_kernel(void (*kernel)(Parameters...), std::string_view name, const L
 template <typename... Parameters, typename... Arguments>
 void launch_overlapping(void (*kernel)(Parameters...), std::string_view name, const LaunchShape& shape,
                         const Arguments&... arguments) {
+  note_launch(name);
   int device = 0;
   int major = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");

@@ -72,13 +72,15 @@ TEST_F(CudaProgressTest, NothingFailedIsNothingNamed) {
 TEST_F(CudaProgressTest, AFailedKernelsBlockIsNamed) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_EXIT(fail(2), ::testing::ExitedWithCode(0),
-              "expected success, found cudaErrorIllegalAddress.*; attention of layer 0");
+              "expected success, found cudaErrorIllegalAddress.*; attention of layer 0 "
+              "\\(one of rms_norm, gemv.*, write_latent.*\\)");
 }
 
 TEST_F(CudaProgressTest, InAGraphAsWell) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_EXIT(fail(1), ::testing::ExitedWithCode(0),
-              "expected success, found cudaErrorIllegalAddress.*; attention of layer 0");
+              "expected success, found cudaErrorIllegalAddress.*; attention of layer 0 "
+              "\\(one of rms_norm, gemv.*, write_latent.*\\)");
 }
 
 }  // namespace

@@ -1,8 +1,11 @@
 // Buffers, streams, events and errors of kernels_cuda/base.
 #include <algorithm>
 #include <cstdint>
+#include <string>
+#include <thread>
 #include <vector>
 
+#include "kernels_cuda/base/launch_names.h"
 #include "kernels_cuda/base/memory_count.h"
 #include "kernels_cuda/base/out_of_memory.h"
 #include "kernels_cuda/kernels_cuda.h"
@@ -26,6 +29,26 @@ TEST(CudaWithoutGpu, AMissingDeviceIsAnError) {
   EXPECT_EQ(devices == 0, !cuda::why_no_device().empty());
   EXPECT_NE(error_text([&] { return cuda::device_properties(devices).capability; }), "no error");
   EXPECT_NE(error_text([&] { return cuda::use_device(-1), 0; }), "no error");
+}
+
+TEST(CudaWithoutGpu, LaunchesAreNotedOnceInTheirThreadsList) {
+  cuda::note_launch("nobody's");
+  cuda::LaunchNames first;
+  EXPECT_TRUE(first.names().empty());
+  first.begin();
+  for (const char* const name : {"norm", "gemv", "norm"}) cuda::note_launch(name);
+  std::thread([] { cuda::note_launch("another thread's"); }).join();
+  EXPECT_EQ(first.names(), (std::vector<std::string>{"norm", "gemv"}));
+  {
+    cuda::LaunchNames second;
+    second.begin();
+    cuda::note_launch("rope");
+    EXPECT_EQ(second.names(), (std::vector<std::string>{"rope"}));
+  }
+  cuda::note_launch("when the list is gone");
+  EXPECT_EQ(first.names(), (std::vector<std::string>{"norm", "gemv"}));
+  first.begin();
+  EXPECT_TRUE(first.names().empty());
 }
 
 class CudaBase : public OnGpu {};

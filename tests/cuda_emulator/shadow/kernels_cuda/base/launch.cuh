@@ -11,6 +11,7 @@
 
 #include "kernels_cuda/base/check.h"
 #include "kernels_cuda/base/device.h"
+#include "kernels_cuda/base/launch_names.h"
 #include "quant/base/error.h"
 #include "tests/cuda_emulator/block.h"
 #include "tests/cuda_emulator/launch_limits.h"
@@ -49,6 +50,7 @@ struct LaunchShape {
 template <typename... Parameters, typename... Arguments>
 void launch_kernel(void (*kernel)(Parameters...), std::string_view name, const LaunchShape& shape,
                    const Arguments&... arguments) {
+  note_launch(name);
   emulator::Grid grid{
       .grid = shape.grid, .block = shape.block, .shared_bytes = shape.shared_bytes, .name = name};
   emulator::check_limits(reinterpret_cast<const void*>(kernel), grid);
