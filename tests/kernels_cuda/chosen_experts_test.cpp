@@ -82,13 +82,13 @@ struct Types {
 };
 
 struct Layer {
-  Layer(const Types& types, int64_t experts, int64_t d_model_, int64_t d_expert_, Random& random)
-      : gate(types.gate, experts, d_expert_, d_model_, random),
-        up(types.up, experts, d_expert_, d_model_, random),
-        down(types.down, experts, d_model_, d_expert_, random),
+  Layer(const Types& types, int64_t experts, int64_t model_dims, int64_t expert_dims, Random& random)
+      : gate(types.gate, experts, expert_dims, model_dims, random),
+        up(types.up, experts, expert_dims, model_dims, random),
+        down(types.down, experts, model_dims, expert_dims, random),
         name(quant::dtype_info(types.gate).name),
-        d_model(d_model_),
-        d_expert(d_expert_) {}
+        d_model(model_dims),
+        d_expert(expert_dims) {}
 
   Matrices gate;
   Matrices up;

@@ -424,8 +424,8 @@ TEST_F(LearnerTest, ACpuThatIsNotUsedIsGivenAnotherChance) {
 }
 
 TEST(SureExperts, AreThoseThatEveryPassMeets) {
-  EXPECT_EQ(sure_experts(256, 8 * 256, 256, true), 256);
-  EXPECT_EQ(sure_experts(256, 8 * 256 - 1, 256, true), 0) << "too few choices";
+  EXPECT_EQ(sure_experts(256, 2048, 256, true), 256);
+  EXPECT_EQ(sure_experts(256, 2047, 256, true), 0) << "too few choices";
   EXPECT_EQ(sure_experts(256, 4096, 255, false), 127) << "the CPU had a share";
   EXPECT_EQ(sure_experts(256, 4096, 256, false), 128) << "the CPU may get one";
   EXPECT_EQ(sure_experts(256, 4096, 0, false), 0);
