@@ -431,5 +431,21 @@ TEST(SureExperts, AreThoseThatEveryPassMeets) {
   EXPECT_EQ(sure_experts(256, 4096, 0, false), 0);
 }
 
+// After a pass that was the stream's alone, as a long prompt's is: were all copied ahead the CPU would get
+// none in this layer, nor, for that reason, in the next.
+TEST(SureExperts, LeaveAChoiceAfterLayersOfTheStreamAlone) {
+  const std::vector<int64_t> tokens(kExperts, 16);
+  const auto cpus_share = [&](bool whole) {
+    std::vector<uint8_t> here(kExperts, 0);
+    std::fill_n(here.begin(), sure_experts(kExperts, 16 * kExperts, kExperts, whole), uint8_t{1});
+    BatchSplit split(kExperts);
+    split.split({.tokens = tokens, .resident = here, .expert_bytes = kBytes},
+                split_rates(kWorkstation, kModel, kExpert), SplitMode::kAuto);
+    return split.work().cpu_experts;
+  };
+  EXPECT_EQ(cpus_share(true), 0);
+  EXPECT_GT(cpus_share(false), 0);
+}
+
 }  // namespace
 }  // namespace sluice::offload
