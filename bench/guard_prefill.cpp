@@ -34,7 +34,7 @@ struct RivalOptions {
   std::vector<int64_t> ubatches{512, 2048, 4096};  // of llama.cpp; the first is its default
   std::string flags = "-lm none";                  // without, its weights would not be in page-locked memory
 };
-/// Of ours against the rival.
+/// Runs of `sluice bench` against the rival, at least: the first ones are still being learned from.
 constexpr int64_t kLeastOwnRuns = 8;
 
 struct GuardOptions {

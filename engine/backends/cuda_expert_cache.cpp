@@ -156,13 +156,11 @@ void CudaExpertCache::begin_copy(const offload::ExpertReplacement& replacement) 
 }
 
 void CudaExpertCache::copy(std::span<const std::byte> from, std::byte* to) {
-  while (!from.empty()) {
-    const std::span<const std::byte> part = store_.first_part(from).bytes;
-    cuda::check(cudaMemcpyAsync(to, part.data(), part.size(), cudaMemcpyHostToDevice, stream_.get()),
+  store_.for_parts(from, [&](const CudaPinnedStore::Part& part, size_t offset) {
+    cuda::check(cudaMemcpyAsync(to + offset, part.bytes.data(), part.bytes.size(), cudaMemcpyHostToDevice,
+                                stream_.get()),
                 "copying an expert into the cache");
-    from = from.subspan(part.size());
-    to += part.size();
-  }
+  });
 }
 
 void CudaExpertCache::upload(cudaStream_t stream) {

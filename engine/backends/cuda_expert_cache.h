@@ -68,7 +68,6 @@ class CudaExpertCache {
   bool take_arrived();
   bool begin_copies(cudaStream_t stream);
   void begin_copy(const offload::ExpertReplacement& replacement);
-  /// CUDA refuses a copy that reaches over the end of memory that was page-locked at once.
   void copy(std::span<const std::byte> from, std::byte* to);
   void place(const Copy& copy);
   void upload(cudaStream_t stream);

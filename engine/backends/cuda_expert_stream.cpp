@@ -150,18 +150,15 @@ void CudaExpertStream::fill_slot(const Slot& slot) {
 }
 
 void CudaExpertStream::copy(std::span<const std::byte> from, std::byte* to) {
-  while (!from.empty()) {
-    const CudaPinnedStore::Part part = store_.first_part(from);
+  store_.for_parts(from, [&](const CudaPinnedStore::Part& part, size_t offset) {
     if (part.locked) {
-      cuda::check(
-          cudaMemcpyAsync(to, part.bytes.data(), part.bytes.size(), cudaMemcpyHostToDevice, stream_.get()),
-          "copying experts to the GPU");
+      cuda::check(cudaMemcpyAsync(to + offset, part.bytes.data(), part.bytes.size(), cudaMemcpyHostToDevice,
+                                  stream_.get()),
+                  "copying experts to the GPU");
     } else {
-      copy_by_bounce(part.bytes, to);
+      copy_by_bounce(part.bytes, to + offset);
     }
-    from = from.subspan(part.bytes.size());
-    to += part.bytes.size();
-  }
+  });
 }
 
 void CudaExpertStream::copy_by_bounce(std::span<const std::byte> from, std::byte* to) {

@@ -34,6 +34,16 @@ class CudaPinnedStore final : public GpuHostMemory {
     bool locked = false;
   };
   [[nodiscard]] Part first_part(std::span<const std::byte> span) const;
+  /// use(part, offset) for all parts of a span, each `offset` bytes behind its beginning: CUDA refuses a copy
+  /// that reaches over the end of memory that was locked at once.
+  template <typename Use>
+  void for_parts(std::span<const std::byte> span, const Use& use) const {
+    for (size_t offset = 0; offset < span.size();) {
+      const Part part = first_part(span.subspan(offset));
+      use(part, offset);
+      offset += part.bytes.size();
+    }
+  }
 
   [[nodiscard]] PageLock page_lock() const override;
   /// Whether there is memory and all of it is locked.

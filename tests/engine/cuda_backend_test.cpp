@@ -23,6 +23,7 @@ using testing::dense;
 using testing::exact_on;
 using testing::OnGpu;
 using testing::resident;
+using testing::with;
 
 class CudaGolden : public OnGpu, public ::testing::WithParamInterface<const char*> {};
 
@@ -176,9 +177,10 @@ TEST_F(CudaBackendTest, SessionsMoveBetweenGpuAndCpu) {
   SCOPED_TRACE(random_.describe());
   const Model model = random_model("q8_0");
   const testing::TemporaryDirectory directory;
-  for (const CacheType type : {CacheType::kF32, CacheType::kBF16, CacheType::kFp8, CacheType::kFp8Int8}) {
-    Runtime gpu(model, dense(exact_on(Device::kGpu)));
-    Runtime cpu(model, dense(exact_on(Device::kCpu)));
+  for (const auto& [type, attention] : testing::cache_types_and_attention()) {
+    SCOPED_TRACE(fmt::format("{}, {}", cache_type_name(type), attention_mode_name(attention)));
+    Runtime gpu(model, with(attention, exact_on(Device::kGpu)));
+    Runtime cpu(model, with(attention, exact_on(Device::kCpu)));
     Session there(gpu, kContext, type);
     there.prefill(ids_);
     there.save(directory / "session");
@@ -188,6 +190,7 @@ TEST_F(CudaBackendTest, SessionsMoveBetweenGpuAndCpu) {
     here.load(directory / "session");
     for (Session* const session : {&there, &back, &here}) session->append(3);
     EXPECT_TRUE(testing::identical(back.logits(), there.logits()));
+    if (!testing::compares_across_devices(type, attention)) continue;
     const std::vector<float> expected(here.logits().begin(), here.logits().end());
     EXPECT_TRUE(testing::close(there.logits(), expected, 0.05, 0.05));
     // Forgetting tokens and computing them again changes nothing.

@@ -23,6 +23,7 @@ namespace {
 using testing::dense;
 using testing::exact_on;
 using testing::resident;
+using testing::with;
 
 RuntimeOptions split_at(int64_t border, int64_t max_batch = 512) {
   RuntimeOptions options = exact_on(Device::kGpu, max_batch);
@@ -111,11 +112,12 @@ TEST_F(CudaSplit, SessionsMoveBetweenPlacements) {
   SCOPED_TRACE(random_.describe());
   const Model model = random_model("q8_0");
   const testing::TemporaryDirectory directory;
-  Runtime split(model, dense(split_at(2)));
-  Runtime other_split(model, dense(split_at(1)));
-  Runtime gpu(model, dense(exact_on(Device::kGpu)));
-  Runtime cpu(model, dense(exact_on(Device::kCpu)));
-  for (const CacheType type : {CacheType::kF32, CacheType::kBF16, CacheType::kFp8Int8}) {
+  for (const auto& [type, attention] : testing::cache_types_and_attention()) {
+    if (!testing::compares_across_devices(type, attention)) continue;
+    Runtime split(model, with(attention, split_at(2)));
+    Runtime other_split(model, with(attention, split_at(1)));
+    Runtime gpu(model, with(attention, exact_on(Device::kGpu)));
+    Runtime cpu(model, with(attention, exact_on(Device::kCpu)));
     for (Runtime* const saved : {&split, &gpu, &cpu}) {
       Session there(*saved, kContext, type);
       there.prefill(ids_);

@@ -20,14 +20,6 @@ namespace {
 
 using quant::DType;
 
-std::vector<DType> weight_types() {
-  std::vector<DType> types;
-  for (const quant::DTypeInfo& info : quant::all_dtypes()) {
-    if (quant::can_dequantize(info.dtype)) types.push_back(info.dtype);
-  }
-  return types;
-}
-
 /// One matrix for each expert, with a gap behind each.
 class Matrices {
  public:

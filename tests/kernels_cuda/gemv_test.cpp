@@ -17,14 +17,6 @@ namespace {
 
 using quant::DType;
 
-std::vector<DType> weight_types() {
-  std::vector<DType> types;
-  for (const quant::DTypeInfo& info : quant::all_dtypes()) {
-    if (quant::can_dequantize(info.dtype)) types.push_back(info.dtype);
-  }
-  return types;
-}
-
 /// A matrix on the GPU.
 struct Weights {
   Weights(DType type, int64_t rows, int64_t cols, Random& random, float scale = 1.0F)

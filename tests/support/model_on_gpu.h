@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/engine.h"
@@ -20,10 +21,29 @@ inline RuntimeOptions exact_on(Device device, int64_t max_batch = 512) {
   return {.max_batch = max_batch, .activations = Activations::kFloat32, .device = device};
 }
 
+inline RuntimeOptions with(AttentionMode attention, RuntimeOptions options) {
+  options.attention = attention;
+  return options;
+}
 /// With dense attention, where no selection of positions can flip by a rounding.
 inline RuntimeOptions dense(RuntimeOptions options) {
-  options.attention = AttentionMode::kDense;
-  return options;
+  return with(AttentionMode::kDense, std::move(options));
+}
+
+/// Ways to keep a session's rows, each with both ways to read them.
+inline std::vector<std::pair<CacheType, AttentionMode>> cache_types_and_attention() {
+  std::vector<std::pair<CacheType, AttentionMode>> all;
+  for (const CacheType type : {CacheType::kF32, CacheType::kBF16, CacheType::kFp8, CacheType::kFp8Int8}) {
+    for (const AttentionMode attention : {AttentionMode::kSparse, AttentionMode::kDense}) {
+      all.emplace_back(type, attention);
+    }
+  }
+  return all;
+}
+/// Two devices round a token's own row alike but for the last place, which may make another code of it, and
+/// another selection: then random weights give quite other logits.
+inline bool compares_across_devices(CacheType type, AttentionMode attention) {
+  return type == CacheType::kF32 || attention == AttentionMode::kDense;
 }
 
 /// With the routed experts of every layer that the GPU has but every `kept`th in its memory; 0: of all.

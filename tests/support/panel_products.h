@@ -11,6 +11,15 @@
 
 namespace sluice::testing {
 
+/// All types that a matrix may have.
+inline std::vector<quant::DType> weight_types() {
+  std::vector<quant::DType> types;
+  for (const quant::DTypeInfo& info : quant::all_dtypes()) {
+    if (quant::can_dequantize(info.dtype)) types.push_back(info.dtype);
+  }
+  return types;
+}
+
 struct ExpectedProduct {
   std::vector<double> y;        // [rows]
   std::vector<double> allowed;  // the same
