@@ -39,7 +39,7 @@ class DeviceLayout {
   static constexpr int64_t kAlignment = 256;
 
   std::byte* memory_ = nullptr;
-  int64_t bytes_ = 0;
+  [[maybe_unused]] int64_t bytes_ = 0;  // asserted alone
   int64_t taken_ = 0;
 };
 
