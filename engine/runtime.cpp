@@ -322,10 +322,12 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
   Backend& backend = *parts_->backend;
   ForwardObserver* const observer = request.observer;
   const int64_t first = request.first_position;
-  const Batch batch{request.ids, first, options_.attention, &cache, observer, request.stop};
+  Batch batch{request.ids, first, options_.attention, &cache, observer, request.stop};
+  batch.narrows = batch.n_tokens() > 1 && request.logits != Logits::kAll && observer == nullptr;
 
   LayerTimes cpu_times;  // of layers before a GPU's
   LayerTimes backend_times;
+  LayerTimes narrow_times;  // of the last layer for one of several tokens, which is like no other
   Pass pass(backend);
   backend.embed(batch);
   if (observer != nullptr) {
@@ -333,9 +335,16 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
   }
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     const Clock::time_point begin = Clock::now();
-    LayerTimes& times = layer < options_.first_gpu_layer ? cpu_times : backend_times;
+    const bool narrows = batch.narrows && layer + 1 == config.layers;
+    LayerTimes& times = narrows                            ? narrow_times
+                        : layer < options_.first_gpu_layer ? cpu_times
+                                                           : backend_times;
     if (request.stop.stop_requested()) {
       return {.completed = false, .logits = {}};
+    }
+    if (narrows) {
+      backend.keep_last_token(layer, batch);
+      batch = batch.last_token();
     }
     backend.attention(layer, batch);
     if (config.is_dense_layer(layer)) {
@@ -348,6 +357,7 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
       }
     }
     (config.is_dense_layer(layer) ? times.dense_ns : times.moe_ns) += ns_since(begin);
+    ++(config.is_dense_layer(layer) ? times.dense_layers : times.moe_layers);
     if (observer != nullptr) {
       observer->layer_output(layer, first, backend.residual(batch.n_tokens()));
     }
@@ -356,8 +366,9 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
     }
   }
   pass.complete();
-  Result result = head(request);
+  Result result = head(request, batch.n_tokens());
   backend.correct_times(backend_times);
+  backend_times.passes = 1;
   cpu_times.blocks = {};
   if (!options_.profile) {
     backend_times.blocks = {};
@@ -397,9 +408,9 @@ void Runtime::run_moe_layer(int64_t layer, const ForwardRequest& request, const 
   lap(times.shared_ns);
 }
 
-Runtime::Result Runtime::head(const ForwardRequest& request) {
+// Of the tokens that are left.
+Runtime::Result Runtime::head(const ForwardRequest& request, int64_t n_tokens) {
   const int64_t vocab = model_.config().vocab_size;
-  const auto n_tokens = static_cast<int64_t>(request.ids.size());
   if (request.logits == Logits::kNone && request.observer == nullptr) {
     return {};
   }

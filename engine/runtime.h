@@ -89,7 +89,9 @@ struct RuntimeOptions {
   std::stop_token load_stop = {};  // asked all the time until the constructor returns
 };
 
-/// Which logits a forward pass computes.
+/// Which logits a forward pass computes. With kNone or kLast, no observer and several tokens the last layer
+/// writes the cache rows of all of them and computes the rest for the last one alone: of the others nothing
+/// depends on it.
 enum class Logits { kNone, kLast, kAll };
 
 struct ForwardRequest {
@@ -127,20 +129,30 @@ struct BlockTimes {
 
 /// What forward passes have taken, by kind of layer. A GPU computes while the host goes on: what a layer
 /// began may be waited for in the next one, but in passes of one token, which are told as the GPU took them.
+/// The last layer is left out where it was computed for the last of several tokens alone (Logits).
 struct LayerTimes {
-  int64_t dense_ns = 0;    // all layers with a dense FFN
-  int64_t moe_ns = 0;      // all MoE layers
-  BlockTimes blocks = {};  // only when asked for
+  int64_t dense_ns = 0;      // all layers with a dense FFN
+  int64_t moe_ns = 0;        // all MoE layers
+  BlockTimes blocks = {};    // only when asked for
+  int64_t passes = 0;        // and of these passes all together:
+  int64_t dense_layers = 0;  // layers that took dense_ns
+  int64_t moe_layers = 0;    // layers that took moe_ns
 
   LayerTimes operator-(const LayerTimes& other) const {
     return {.dense_ns = dense_ns - other.dense_ns,
             .moe_ns = moe_ns - other.moe_ns,
-            .blocks = blocks - other.blocks};
+            .blocks = blocks - other.blocks,
+            .passes = passes - other.passes,
+            .dense_layers = dense_layers - other.dense_layers,
+            .moe_layers = moe_layers - other.moe_layers};
   }
   LayerTimes operator+(const LayerTimes& other) const {
     return {.dense_ns = dense_ns + other.dense_ns,
             .moe_ns = moe_ns + other.moe_ns,
-            .blocks = blocks + other.blocks};
+            .blocks = blocks + other.blocks,
+            .passes = passes + other.passes,
+            .dense_layers = dense_layers + other.dense_layers,
+            .moe_layers = moe_layers + other.moe_layers};
   }
 };
 
@@ -206,7 +218,7 @@ class Runtime {
  private:
   Result run_layers(const ForwardRequest& request, KvCache& cache);
   void run_moe_layer(int64_t layer, const ForwardRequest& request, const Batch& batch, BlockTimes& times);
-  Result head(const ForwardRequest& request);
+  Result head(const ForwardRequest& request, int64_t n_tokens);
 
   struct Parts;
   const Model& model_;

@@ -334,7 +334,8 @@ PrefillPrediction predict_prefill(const PlanModel& model, const MachineProfile& 
     const int64_t n = std::min(plan.pass_tokens, tokens - depth);
     costs.begin_pass();
     for (size_t i = 0; i < model.layers.size(); ++i) {
-      const LayerPass layer = costs.layer(i, depth, n);
+      const bool is_last = i + 1 == model.layers.size();  // the pass's last token alone goes through it
+      const LayerPass layer = is_last ? costs.layer(i, depth + n - 1, 1) : costs.layer(i, depth, n);
       total.us += layer.us;
       total.gpu_us += layer.gpu_us;
       total.pcie_us += layer.pcie_us;

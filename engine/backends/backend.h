@@ -27,6 +27,7 @@ struct Batch {
   ForwardObserver* observer = nullptr;  // may be null
   std::stop_token stop = {};            // work that takes long may be left half done when it is requested
   int64_t first_row = 0;                // of the residual stream: a part of the pass
+  bool narrows = false;                 // before the last layer, to the last token: keep_last_token()
 
   /// Tokens [begin, begin + count).
   [[nodiscard]] Batch part(int64_t begin, int64_t count) const {
@@ -36,7 +37,21 @@ struct Batch {
     tokens.first_row += begin;
     return tokens;
   }
+  /// What the batch is after keep_last_token().
+  [[nodiscard]] Batch last_token() const {
+    Batch token = part(n_tokens() - 1, 1);
+    token.first_row = 0;
+    token.narrows = false;
+    return token;
+  }
   [[nodiscard]] int64_t n_tokens() const { return static_cast<int64_t>(ids.size()); }
+};
+
+/// What becomes of the tokens of an attention block.
+enum class AttentionUse {
+  kStore,   // their cache rows are written, and that is all
+  kAttend,  // to all positions up to their own
+  kSelect,  // some of them to a choice of positions
 };
 
 /// Rows of the residual stream.
@@ -63,6 +78,10 @@ class Backend {
   /// Instead of embed(), for a pass that begins behind layers that another backend computed: x [n_tokens,
   /// d_model], in host memory, is what they left.
   virtual void resume(const Batch& batch, MatrixView<const float> x) = 0;
+  /// Before attention() of the last layer, when nobody asks for more than the last token's logits: writes the
+  /// cache rows of the others, which are all that anything depends on, and makes the last token's row the
+  /// only one of x. From here on calls are for that token alone. `batch` narrows and has more than one token.
+  virtual void keep_last_token(int64_t layer, const Batch& batch) = 0;
   /// Writes the batch's cache rows, then x += Attn(RMSNorm(x)).
   virtual void attention(int64_t layer, const Batch& batch) = 0;
   /// x += SwiGLU(RMSNorm(x)), dense layers.

@@ -12,6 +12,17 @@ constexpr int64_t kTokenGrain = 4;  // tokens per task of cheap per-token work
 
 }  // namespace
 
+void CpuBackend::keep_last_token(int64_t layer_index, const Batch& batch) {
+  const LayerWeights& layer = model_.weights().layers[static_cast<size_t>(layer_index)];
+  const int64_t others = batch.n_tokens() - 1;
+  const MatrixView<float> x = buffers_.residual.rows(batch.n_tokens());
+  prepare_rope(batch.part(0, others));
+  rms_norm(x.rows_from(0, others), layer.attention_norm, buffers_.normed.rows(others));
+  project_input(layer, others, AttentionUse::kStore);
+  store(layer_index, batch.part(0, others));
+  std::ranges::copy(x.row(others), x.row(0).begin());
+}
+
 void CpuBackend::attention(int64_t layer_index, const Batch& batch) {
   const LayerWeights& layer = model_.weights().layers[static_cast<size_t>(layer_index)];
   const int64_t n = batch.n_tokens();
@@ -21,12 +32,9 @@ void CpuBackend::attention(int64_t layer_index, const Batch& batch) {
   prepare_rope(batch);
   rms_norm(x, layer.attention_norm, normed);
   const bool selects = config_.has_indexer && attention_.selects(batch, batch.first_position + n - 1);
-  project_input(layer, n, selects);
+  project_input(layer, n, selects ? AttentionUse::kSelect : AttentionUse::kAttend);
   project_query(layer, n, selects, batch.cache->type());
-  store_latents(layer_index, batch);
-  if (config_.has_indexer) {
-    store_index_keys(layer_index, batch);
-  }
+  store(layer_index, batch);
   absorb_query(layer, n);
   attention_.attend(
       layer_index, batch,
@@ -65,14 +73,15 @@ void CpuBackend::prepare_rope(const Batch& batch) {
 }
 
 // What the block's input meets: 2.2, steps 1 and 3, and 2.6, steps 2 and 6.
-void CpuBackend::project_input(const LayerWeights& layer, int64_t n, bool selects) {
+void CpuBackend::project_input(const LayerWeights& layer, int64_t n, AttentionUse use) {
   const IndexerWeights& indexer = layer.indexer;
   const Product products[] = {{&layer.query_a, buffers_.query_latent.rows(n)},
                               {&layer.kv_a, buffers_.kv.rows(n)},
                               {&indexer.key, buffers_.index_key.rows(n)},
                               {&indexer.head_weights, buffers_.index_weights.rows(n)}};
-  const size_t count = selects ? 4 : config_.has_indexer ? 3 : 2;
-  matmul(std::span(products).first(count), buffers_.normed.rows(n));
+  const size_t begin = use == AttentionUse::kStore ? 1 : 0;
+  const size_t end = use == AttentionUse::kSelect ? 4 : config_.has_indexer ? 3 : 2;
+  matmul(std::span(products).subspan(begin, end - begin), buffers_.normed.rows(n));
 }
 
 // 2.2, step 2, and 2.6, steps 1, 3 and 6.
@@ -94,6 +103,13 @@ void CpuBackend::project_query(const LayerWeights& layer, int64_t n, bool select
       }
     }
   });
+}
+
+void CpuBackend::store(int64_t layer_index, const Batch& batch) {
+  store_latents(layer_index, batch);
+  if (config_.has_indexer) {
+    store_index_keys(layer_index, batch);
+  }
 }
 
 // 2.2, steps 3 and 4: the latent is normed, the rope part is rotated and not normed.

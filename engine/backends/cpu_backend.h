@@ -30,6 +30,7 @@ class CpuBackend final : public Backend {
   [[nodiscard]] std::unique_ptr<KvCache> make_cache(int64_t capacity, CacheType type) override;
   void embed(const Batch& batch) override;
   void resume(const Batch& batch, MatrixView<const float> x) override;
+  void keep_last_token(int64_t layer, const Batch& batch) override;
   void attention(int64_t layer, const Batch& batch) override;
   void dense_ffn(int64_t layer, int64_t n_tokens) override;
   Routed route(int64_t layer, int64_t n_tokens) override;
@@ -66,8 +67,9 @@ class CpuBackend final : public Backend {
 
   // The steps of the attention block, in order (model specification 2.2, 2.6, 2.5).
   void prepare_rope(const Batch& batch);
-  void project_input(const LayerWeights& layer, int64_t n, bool selects);
+  void project_input(const LayerWeights& layer, int64_t n, AttentionUse use);
   void project_query(const LayerWeights& layer, int64_t n, bool selects, CacheType cache_type);
+  void store(int64_t layer, const Batch& batch);
   void store_latents(int64_t layer, const Batch& batch);
   void store_index_keys(int64_t layer, const Batch& batch);
   void rotate_index_query(int64_t n, CacheType cache_type);

@@ -30,6 +30,22 @@ cuda::TokenPositions CudaBackend::positions(const Batch& batch) const {
           .n_tokens = batch.n_tokens()};
 }
 
+// The last token's row, position and length go to where a pass of one token has them.
+void CudaBackend::keep_last_token(int64_t layer, const Batch& batch) {
+  assert(!replays_);
+  const int64_t others = batch.n_tokens() - 1;
+  for_tiles(others, [&](RowRange rows) { put_cache_rows(layer, batch.part(rows.begin, rows.count)); });
+  cuda::check(cudaMemcpyAsync(buffers_.residual, residual_at({others, 1}),
+                              static_cast<size_t>(config_.d_model) * sizeof(float), cudaMemcpyDeviceToDevice,
+                              stream_.get()),
+              "keeping the last token's row");
+  const auto pitch = static_cast<size_t>(pass_) * sizeof(int32_t);
+  cuda::check(cudaMemcpy2DAsync(buffers_.ids, pitch, buffers_.ids + others, pitch, sizeof(int32_t), 3,
+                                cudaMemcpyDeviceToDevice, stream_.get()),
+              "keeping the last token's position");
+  streaming_ = false;  // a single token's experts are the CPU's
+}
+
 void CudaBackend::attention(int64_t layer, const Batch& batch) {
   if (!replays_) {
     put_attention(layer, batch);
@@ -49,7 +65,7 @@ void CudaBackend::put_attention_tile(int64_t layer_index, const Batch& batch) {
 
   norm_residual(layer.attention_norm, rows_of(batch), progress_.begin_of(CudaBlock::kAttention, layer_index));
   const bool any_selects = config_.has_indexer && selects(batch, batch.first_position + n - 1);
-  project_input(layer, n, any_selects);
+  project_input(layer, n, any_selects ? AttentionUse::kSelect : AttentionUse::kAttend);
   project_query(layer, batch, any_selects);
   store(layer_index, batch, cache);
   if (const int64_t heads = expanded_heads(batch, cache); heads > 0) {
@@ -64,6 +80,13 @@ void CudaBackend::put_attention_tile(int64_t layer_index, const Batch& batch) {
     batch.observer->attention_output(layer_index, batch.first_position, {output, n, config_.d_model});
   }
   add_block(rows_of(batch));
+}
+
+void CudaBackend::put_cache_rows(int64_t layer_index, const Batch& batch) {
+  const CudaLayer& layer = layer_weights(layer_index);
+  norm_residual(layer.attention_norm, rows_of(batch), progress_.begin_of(CudaBlock::kAttention, layer_index));
+  project_input(layer, batch.n_tokens(), AttentionUse::kStore);
+  store(layer_index, batch, dynamic_cast<const CudaCache&>(*batch.cache));
 }
 
 void CudaBackend::attend_in_steps(int64_t layer_index, const Batch& batch, const CudaCache& cache,
@@ -87,14 +110,16 @@ void CudaBackend::attend_in_steps(int64_t layer_index, const Batch& batch, const
 }
 
 // What the block's input meets: 2.2, steps 1 and 3, and 2.6, steps 2 and 6.
-void CudaBackend::project_input(const CudaLayer& layer, int64_t n, bool any_selects) {
+void CudaBackend::project_input(const CudaLayer& layer, int64_t n, AttentionUse use) {
   const CudaProduct products[] = {
       {layer.query_a, {buffers_.query_latent, n, config_.q_rank}},
       {layer.kv_a, {buffers_.kv, n, config_.d_cache()}},
       {layer.index_key, {buffers_.index_key, n, config_.d_index}},
       {layer.index_head_weights, {buffers_.index_weights, n, config_.index_heads}, CudaRounding::kNone}};
-  const size_t count = any_selects ? 4 : config_.has_indexer ? 3 : 2;
-  products_.multiply(std::span(products).first(count), {buffers_.normed, n, config_.d_model}, stream_.get());
+  const size_t begin = use == AttentionUse::kStore ? 1 : 0;
+  const size_t end = use == AttentionUse::kSelect ? 4 : config_.has_indexer ? 3 : 2;
+  products_.multiply(std::span(products).subspan(begin, end - begin), {buffers_.normed, n, config_.d_model},
+                     stream_.get());
 }
 
 // 2.2, step 2, and 2.6, steps 1 and 3.

@@ -227,6 +227,7 @@ void CudaBackend::begin_pass(const Batch& batch) {
   handover_.begin_pass();
   replays_ = captures_ && layers_.count() > 0 && batch.n_tokens() == 1 && batch.observer == nullptr;
   streaming_ = false;
+  whole_layers_ = config_.layers - (batch.narrows ? 1 : 0);
   begin_caching(batch);
   if (replays_) {
     token_graph(batch).launch(stream_.get());
@@ -259,10 +260,10 @@ void CudaBackend::begin_streaming(int64_t n_tokens) {
 }
 
 int64_t CudaBackend::streamed_layer(int64_t layer) const {
-  while (layer < config_.layers && is_resident(layer)) {
+  while (layer < whole_layers_ && is_resident(layer)) {
     ++layer;
   }
-  return layer < config_.layers ? layer : -1;
+  return layer < whole_layers_ ? layer : -1;
 }
 
 void CudaBackend::correct_times(LayerTimes& times) {
@@ -271,7 +272,7 @@ void CudaBackend::correct_times(LayerTimes& times) {
     clock_.read_layers(times);
   }
   if (clock_.has_blocks()) {
-    clock_.read_blocks(times.blocks);
+    clock_.read_blocks(whole_layers_, times.blocks);
     read_copies(times.blocks);
     read_cache_use(times.blocks);
   }

@@ -60,6 +60,7 @@ class CudaBackend final : public Backend {
   [[nodiscard]] std::unique_ptr<KvCache> make_cache(int64_t capacity, CacheType type) override;
   void embed(const Batch& batch) override;
   void resume(const Batch& batch, MatrixView<const float> x) override;
+  void keep_last_token(int64_t layer, const Batch& batch) override;
   void attention(int64_t layer, const Batch& batch) override;
   void dense_ffn(int64_t layer, int64_t n_tokens) override;
   [[nodiscard]] bool computes_experts(int64_t layer) const override;
@@ -111,7 +112,8 @@ class CudaBackend final : public Backend {
     }
   }
   [[nodiscard]] bool is_resident(int64_t layer) const { return expert_weights_.layer(layer) != nullptr; }
-  /// The first layer from `layer` on whose experts are in memory, or -1.
+  /// The first layer from `layer` on whose experts are in memory, of those that all tokens of this pass go
+  /// through, or -1.
   [[nodiscard]] int64_t streamed_layer(int64_t layer) const;
   /// True when the token of this position attends to a choice of positions.
   [[nodiscard]] bool selects(const Batch& batch, int64_t position) const;
@@ -135,6 +137,7 @@ class CudaBackend final : public Backend {
   void put_route(int64_t layer, int64_t n);
   void put_sum(int64_t layer, int64_t n);
   void put_resident_ffn(int64_t layer, RowRange rows);
+  void put_cache_rows(int64_t layer, const Batch& batch);
   // What is done for all of a pass's tokens: norm, router and the experts' rows; the shared expert.
   void put_choices(int64_t layer, int64_t n);
   void put_shared(int64_t layer, int64_t n);
@@ -156,7 +159,7 @@ class CudaBackend final : public Backend {
   void read_cache_use(BlockTimes& times);
 
   // The steps of the attention block, in order (model specification 2.2, 2.6, 2.5).
-  void project_input(const CudaLayer& layer, int64_t n, bool any_selects);
+  void project_input(const CudaLayer& layer, int64_t n, AttentionUse use);
   void project_query(const CudaLayer& layer, const Batch& batch, bool any_selects);
   void store(int64_t layer, const Batch& batch, const CudaCache& cache);
   void select(int64_t layer, const Batch& batch, const Step& step, const CudaCache& cache);
@@ -174,7 +177,8 @@ class CudaBackend final : public Backend {
   const CudaModel& weights_;
   const CudaExpertWeights& expert_weights_;
   LayerRange layers_;  // that are computed here
-  int64_t pass_;       // tokens, at most
+  int64_t pass_;              // tokens, at most
+  int64_t whole_layers_ = 0;  // of the model, in this pass: those that all its tokens go through
   int64_t tile_;
   int64_t multiprocessors_;
   cuda::Stream stream_;

@@ -45,10 +45,10 @@ void CudaBlockClock::read_layers(LayerTimes& times) const {
   times.moe_ns = first_moe_layer_ == layers_ ? 0 : ns(end_of_dense, end);
 }
 
-void CudaBlockClock::read_blocks(BlockTimes& times) const {
+void CudaBlockClock::read_blocks(int64_t end, BlockTimes& times) const {
   mark(Block::kLayer, layers_ - 1).synchronize();
   times.attention_ns = times.route_ns = times.shared_ns = times.waiting_ns = 0;
-  for (int64_t layer = first_moe_layer_; layer < layers_; ++layer) {
+  for (int64_t layer = first_moe_layer_; layer < end; ++layer) {
     times.attention_ns += ns(begin_of(layer), mark(Block::kAttention, layer));
     times.route_ns += ns(mark(Block::kAttention, layer), mark(Block::kRoute, layer));
     times.shared_ns += ns(mark(Block::kRoute, layer), mark(Block::kShared, layer));

@@ -26,8 +26,8 @@ class CudaBlockClock {
 
   /// Waits for the last mark of the pass.
   void read_layers(LayerTimes& times) const;
-  /// Only with kBlocks.
-  void read_blocks(BlockTimes& times) const;
+  /// Of layers before `end`. Only with kBlocks.
+  void read_blocks(int64_t end, BlockTimes& times) const;
   [[nodiscard]] bool has_blocks() const { return detail_ == ClockDetail::kBlocks; }
 
  private:

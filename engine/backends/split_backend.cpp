@@ -39,10 +39,20 @@ void SplitBackend::cross(const Batch& batch) {
   crossed_ = true;
 }
 
-void SplitBackend::attention(int64_t layer, const Batch& batch) {
-  if (layer == border_) {
+void SplitBackend::cross_before(int64_t layer, const Batch& batch) {
+  if (layer == border_ && !crossed_) {
     cross(batch);
   }
+}
+
+void SplitBackend::keep_last_token(int64_t layer, const Batch& batch) {
+  cross_before(layer, batch);
+  of(layer).keep_last_token(layer, batch_of(layer, batch));
+  batch_ = batch.last_token();
+}
+
+void SplitBackend::attention(int64_t layer, const Batch& batch) {
+  cross_before(layer, batch);
   of(layer).attention(layer, batch_of(layer, batch));
 }
 

@@ -21,6 +21,7 @@ class SplitBackend final : public Backend {
   [[nodiscard]] std::unique_ptr<KvCache> make_cache(int64_t capacity, CacheType type) override;
   void embed(const Batch& batch) override;
   void resume(const Batch& batch, MatrixView<const float> x) override;
+  void keep_last_token(int64_t layer, const Batch& batch) override;
   void attention(int64_t layer, const Batch& batch) override;
   void dense_ffn(int64_t layer, int64_t n_tokens) override;
   [[nodiscard]] bool computes_experts(int64_t layer) const override;
@@ -40,13 +41,15 @@ class SplitBackend final : public Backend {
   [[nodiscard]] Backend& of(int64_t layer) const { return layer < border_ ? *first_ : *rest_; }
   /// The batch with the layer's half of its cache.
   [[nodiscard]] Batch batch_of(int64_t layer, const Batch& batch) const;
+  /// Before the layer, if it is the first behind the border and has not been reached yet.
+  void cross_before(int64_t layer, const Batch& batch);
   void cross(const Batch& batch);
 
   const ModelConfig& config_;
   int64_t border_;
   std::unique_ptr<Backend> first_;
   std::unique_ptr<Backend> rest_;
-  Batch batch_;           // of this pass
+  Batch batch_;           // of this pass, or what is left of it
   bool crossed_ = false;  // x is with `rest_`
 };
 

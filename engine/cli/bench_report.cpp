@@ -37,7 +37,7 @@ std::string cell(std::string text) {
   return text;
 }
 
-Extrapolation extrapolation_of(const LayerScale& scale, const BenchRow& row) {
+std::optional<Extrapolation> extrapolation_of(const LayerScale& scale, const BenchRow& row) {
   return extrapolate(scale, row.layers,
                      std::accumulate(row.samples_ns.begin(), row.samples_ns.end(), int64_t{0}),
                      static_cast<int64_t>(row.samples_ns.size()));
@@ -48,25 +48,29 @@ double tokens_of(const BenchTest& test) {
 }
 
 ordered_json extrapolation_json(const LayerScale& scale, const BenchRow& row) {
-  const Extrapolation e = extrapolation_of(scale, row);
+  const std::optional<Extrapolation> e = extrapolation_of(scale, row);
+  if (!e.has_value()) return nullptr;
   return {{"method", "per-layer arithmetic, not measured"},
           {"n_layer_dense", scale.full.dense},
           {"n_layer_moe", scale.full.moe},
           {"remark", scale.remark},
-          {"dense_layer_ns", std::llround(e.dense_layer_ns)},
-          {"moe_layer_ns", std::llround(e.moe_layer_ns)},
-          {"rest_ns", std::llround(e.rest_ns)},
-          {"avg_ns", std::llround(e.total_ns)},
-          {"avg_ts", tokens_of(row.test) * kNanoseconds / e.total_ns}};
+          {"dense_layer_ns", std::llround(e->dense_layer_ns)},
+          {"moe_layer_ns", std::llround(e->moe_layer_ns)},
+          {"rest_ns", std::llround(e->rest_ns)},
+          {"avg_ns", std::llround(e->total_ns)},
+          {"avg_ts", tokens_of(row.test) * kNanoseconds / e->total_ns}};
 }
 
 std::string extrapolation_row(const LayerScale& scale, const BenchRow& row) {
-  const Extrapolation e = extrapolation_of(scale, row);
+  const std::string test =
+      fmt::format("| {} | {} | {} | {} |", row.setup.threads, row.setup.tile,
+                  attention_mode_name(row.setup.attention), row.test.name());
+  const std::optional<Extrapolation> e = extrapolation_of(scale, row);
+  if (!e.has_value()) return test + " | needs one more layer | | |\n";
   const double us_per_token = 1e-3 / tokens_of(row.test);
-  return fmt::format("| {} | {} | {} | {} | {:.1f} | {:.1f} | {:.1f} | {:.2f} |\n", row.setup.threads,
-                     row.setup.tile, attention_mode_name(row.setup.attention), row.test.name(),
-                     e.dense_layer_ns * us_per_token, e.moe_layer_ns * us_per_token, e.rest_ns * us_per_token,
-                     tokens_of(row.test) * kNanoseconds / e.total_ns);
+  return fmt::format("{} {:.1f} | {:.1f} | {:.1f} | {:.2f} |\n", test, e->dense_layer_ns * us_per_token,
+                     e->moe_layer_ns * us_per_token, e->rest_ns * us_per_token,
+                     tokens_of(row.test) * kNanoseconds / e->total_ns);
 }
 
 std::string profile_row(const BenchRow& row) {

@@ -2,16 +2,29 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "engine/synth/model_spec.h"
 #include "engine/synth/recipe.h"
 
 namespace sluice::cli {
 namespace {
 
-// 0 when there is none of the kind.
-double per_layer(int64_t ns, int64_t layers, double runs) {
-  return layers == 0 ? 0.0 : static_cast<double>(ns) / static_cast<double>(layers) / runs;
-}
+/// A kind of layer in all passes of a test.
+struct Kind {
+  int64_t ns = 0;
+  double measured = 0;  // layers of a pass that took so long, on average
+  int64_t in_part = 0;
+  int64_t in_full = 0;
+
+  [[nodiscard]] bool is_unknown() const { return in_full > 0 && measured == 0; }
+  /// Of all passes. 0 when there is none of the kind.
+  [[nodiscard]] double layer_ns() const { return measured == 0 ? 0.0 : static_cast<double>(ns) / measured; }
+  /// The full model's, less those that the rest has.
+  [[nodiscard]] double all_ns() const {
+    return layer_ns() * (static_cast<double>(in_full - in_part) + measured);
+  }
+};
 
 }  // namespace
 
@@ -31,15 +44,20 @@ std::optional<LayerScale> layer_scale(const Model& model) {
   return scale;
 }
 
-Extrapolation extrapolate(const LayerScale& scale, const LayerTimes& layers, int64_t total_ns, int64_t runs) {
+std::optional<Extrapolation> extrapolate(const LayerScale& scale, const LayerTimes& layers, int64_t total_ns,
+                                         int64_t runs) {
   const auto n = static_cast<double>(runs);
-  Extrapolation result;
-  result.dense_layer_ns = per_layer(layers.dense_ns, scale.measured.dense, n);
-  result.moe_layer_ns = per_layer(layers.moe_ns, scale.measured.moe, n);
-  result.rest_ns = static_cast<double>(total_ns - layers.dense_ns - layers.moe_ns) / n;
-  result.total_ns = result.rest_ns + static_cast<double>(scale.full.dense) * result.dense_layer_ns +
-                    static_cast<double>(scale.full.moe) * result.moe_layer_ns;
-  return result;
+  const auto per_pass = [&](int64_t count) {
+    return static_cast<double>(count) / static_cast<double>(std::max<int64_t>(layers.passes, 1));
+  };
+  const Kind dense{layers.dense_ns, per_pass(layers.dense_layers), scale.measured.dense, scale.full.dense};
+  const Kind moe{layers.moe_ns, per_pass(layers.moe_layers), scale.measured.moe, scale.full.moe};
+  if (dense.is_unknown() || moe.is_unknown()) return {};
+  const auto rest = static_cast<double>(total_ns - layers.dense_ns - layers.moe_ns);
+  return Extrapolation{.dense_layer_ns = dense.layer_ns() / n,
+                       .moe_layer_ns = moe.layer_ns() / n,
+                       .rest_ns = rest / n,
+                       .total_ns = (rest + dense.all_ns() + moe.all_ns()) / n};
 }
 
 }  // namespace sluice::cli

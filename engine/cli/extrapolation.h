@@ -25,11 +25,13 @@ std::optional<LayerScale> layer_scale(const Model& model);
 struct Extrapolation {
   double dense_layer_ns = 0;
   double moe_layer_ns = 0;
-  double rest_ns = 0;   // embedding, head, and what lies between layers
+  double rest_ns = 0;   // embedding, head, what lies between layers, and a prompt's last layer
   double total_ns = 0;  // rest and all layers of the full model
 };
 
-/// `total_ns` of `runs` runs, of which `layers` were spent in the measured layers.
-Extrapolation extrapolate(const LayerScale& scale, const LayerTimes& layers, int64_t total_ns, int64_t runs);
+/// `total_ns` of `runs` runs, of which `layers` were spent in the measured layers. Empty when no layer of a kind
+/// was measured: of a prompt the last layer is for its last token alone, and no measure for others.
+std::optional<Extrapolation> extrapolate(const LayerScale& scale, const LayerTimes& layers, int64_t total_ns,
+                                         int64_t runs);
 
 }  // namespace sluice::cli

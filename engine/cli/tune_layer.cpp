@@ -29,8 +29,8 @@ constexpr int64_t kDecoded = 32;
 constexpr int64_t kPasses = 3;
 constexpr double kLeastLaunchUs = 0.5;
 
-synth::ModelSpec one_layer() {
-  return {.dense_layers = 0, .moe_layers = 1, .experts = kExperts};
+synth::ModelSpec moe_layers(int64_t count) {
+  return {.dense_layers = 0, .moe_layers = count, .experts = kExperts};
 }
 
 /// Every expert of the layer with as many tokens.
@@ -82,10 +82,10 @@ class ExpertRun {
   double operations_;
 };
 
-/// A runtime of the layer on the GPU, and tokens through it.
-class LayerOnGpu {
+/// A runtime of layers on the GPU, and tokens through them.
+class LayersOnGpu {
  public:
-  explicit LayerOnGpu(const Model& model)
+  explicit LayersOnGpu(const Model& model)
       : runtime_(model, {.max_batch = kTile,
                          .tile = kTile,
                          .device = Device::kGpu,
@@ -110,15 +110,16 @@ class LayerOnGpu {
   std::vector<int32_t> ids_;
 };
 
-/// What the GPU did before and beside the experts.
+/// What the GPU did in a layer before and beside the experts.
 double gpu_us(const BlockTimes& times) {
-  return static_cast<double>(times.attention_ns + times.route_ns + times.shared_ns) / 1e3;
+  return static_cast<double>(times.attention_ns + times.route_ns + times.shared_ns) / 1e3 /
+         static_cast<double>(times.layers);
 }
 
 }  // namespace
 
 double measure_expert_gops(const offload::Machine& machine, cpu::Isa isa, const std::stop_token& stop) {
-  const synth::ModelSpec spec = one_layer();
+  const synth::ModelSpec spec = moe_layers(1);
   const ModelConfig config = synth::config_of(spec);
   const synth::SyntheticExperts source(synth::to_text(spec), synth::plan_tensors(spec, config), config);
   offload::Workers workers(offload::place_threads(machine, machine.cores));
@@ -144,16 +145,17 @@ double measure_expert_gops(const offload::Machine& machine, cpu::Isa isa, const 
 
 bool measure_gpu_layer(offload::GpuProfile& gpu, const std::stop_token& stop) {
   try {
-    const Model model = synth::open_model(one_layer(), {.stop = stop});
-    LayerOnGpu layer(model);
+    // Two, because several tokens go through all layers but the last.
+    const Model model = synth::open_model(moe_layers(2), {.stop = stop});
+    LayersOnGpu layers(model);
     double tile_us = 1e12;
     double token_us = 0;
     for (int64_t i = 0; i < kPasses && !stop.stop_requested(); ++i) {
-      tile_us = std::min(tile_us, gpu_us(layer.pass(0, kTile)));
+      tile_us = std::min(tile_us, gpu_us(layers.pass(0, kTile)));
     }
-    static_cast<void>(layer.pass(kTile, 1));  // captures the graph
+    static_cast<void>(layers.pass(kTile, 1));  // captures the graph
     for (int64_t i = 1; i <= kDecoded && !stop.stop_requested(); ++i) {
-      token_us += gpu_us(layer.pass(kTile + i, 1)) / static_cast<double>(kDecoded);
+      token_us += gpu_us(layers.pass(kTile + i, 1)) / static_cast<double>(kDecoded);
     }
     if (stop.stop_requested()) {
       return false;

@@ -29,6 +29,7 @@ class Failing final : public Backend {
   }
   void embed(const Batch&) override {}
   void resume(const Batch&, MatrixView<const float>) override {}
+  void keep_last_token(int64_t, const Batch&) override {}
   void attention(int64_t layer, const Batch&) override {
     if (layer == 1) throw Error("a kernel", "success", "an illegal address");
   }
@@ -58,6 +59,9 @@ class FailingOnce final : public Backend {
   }
   void embed(const Batch& batch) override { backend_->embed(batch); }
   void resume(const Batch& batch, MatrixView<const float> x) override { backend_->resume(batch, x); }
+  void keep_last_token(int64_t layer, const Batch& batch) override {
+    backend_->keep_last_token(layer, batch);
+  }
   void attention(int64_t layer, const Batch& batch) override {
     backend_->attention(layer, batch);  // its cache rows are written
     if (layer == 1 && fails_) throw Error("a kernel", "success", "out of memory");

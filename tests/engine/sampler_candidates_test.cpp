@@ -139,6 +139,7 @@ class Giving final : public Backend {
   }
   void embed(const Batch& batch) override { cpu_->embed(batch); }
   void resume(const Batch& batch, MatrixView<const float> x) override { cpu_->resume(batch, x); }
+  void keep_last_token(int64_t layer, const Batch& batch) override { cpu_->keep_last_token(layer, batch); }
   void attention(int64_t layer, const Batch& batch) override { cpu_->attention(layer, batch); }
   void dense_ffn(int64_t layer, int64_t n_tokens) override { cpu_->dense_ffn(layer, n_tokens); }
   Routed route(int64_t layer, int64_t n_tokens) override { return cpu_->route(layer, n_tokens); }

@@ -216,8 +216,12 @@ class Recorder final : public Backend {
     x_[0] = 1;
   }
   void resume(const Batch& batch, MatrixView<const float> x) override {
-    note("resume", batch);
+    note(batch.n_tokens() == 1 ? "resume one" : "resume", batch);
     x_[0] = x.row(0)[0];
+  }
+  void keep_last_token(int64_t layer, const Batch& batch) override {
+    note(fmt::format("keep {}", layer), batch);
+    x_[0] = 5;
   }
   void attention(int64_t layer, const Batch& batch) override {
     EXPECT_TRUE(layers_.has(layer));
@@ -270,21 +274,27 @@ class SplitCalls : public ::testing::Test {
   }
 
   // A pass as Runtime makes it, with one MoE layer's experts with the caller.
-  void pass() {
-    split_->embed(batch_);
+  void pass(bool narrows = false) {
+    Batch batch = batch_;
+    batch.narrows = narrows;
+    split_->embed(batch);
     for (int64_t layer = 0; layer < 4; ++layer) {
-      split_->attention(layer, batch_);
+      if (layer == 3 && narrows) {
+        split_->keep_last_token(layer, batch);
+        batch = batch.last_token();
+      }
+      split_->attention(layer, batch);
       if (layer == 0) {
-        split_->dense_ffn(layer, 2);
+        split_->dense_ffn(layer, batch.n_tokens());
       } else if (split_->computes_experts(layer)) {
-        static_cast<void>(split_->routed_ffn(layer, batch_));
+        static_cast<void>(split_->routed_ffn(layer, batch));
       } else {
-        static_cast<void>(split_->route(layer, 2));
-        split_->finish_experts(layer, 2);
+        static_cast<void>(split_->route(layer, batch.n_tokens()));
+        split_->finish_experts(layer, batch.n_tokens());
       }
     }
-    split_->final_norm({1, 1});
-    split_->head({1, 1}, {});
+    split_->final_norm({batch.n_tokens() - 1, 1});
+    split_->head({batch.n_tokens() - 1, 1}, {});
   }
 
   ModelConfig config_;
@@ -316,6 +326,24 @@ TEST_F(SplitCalls, AHeadAloneIsResumedBeforeItsNorm) {
               (std::vector<std::string>{"rest resume", "rest norm 1+1", "rest head"}));
     EXPECT_EQ(std::ranges::count(calls_, "rest resume"), 1);
   }
+}
+
+TEST_F(SplitCalls, TheLastTokenIsKeptWhereTheLastLayerIs) {
+  const auto last = [&](int64_t border, std::ptrdiff_t count) {
+    make(border);
+    calls_.clear();
+    pass(true);
+    return std::vector(calls_.end() - count, calls_.end());
+  };
+  EXPECT_EQ(last(2, 6), (std::vector<std::string>{"rest finish 2", "rest keep 3", "rest attention 3",
+                                                  "rest routed 3", "rest norm 0+1", "rest head"}));
+  EXPECT_EQ(last(3, 6), (std::vector<std::string>{"rest resume", "rest keep 3", "rest attention 3",
+                                                  "rest routed 3", "rest norm 0+1", "rest head"}))
+      << "all tokens cross";
+  EXPECT_EQ(last(4, 6), (std::vector<std::string>{"first keep 3", "first attention 3", "first routed 3",
+                                                  "rest resume one", "rest norm 0+1", "rest head"}))
+      << "one token crosses";
+  EXPECT_EQ(split_->residual(1).row(0)[0], 5);
 }
 
 TEST_F(SplitCalls, BothAreGivenUpAndTimesAreTheSecondsOnes) {

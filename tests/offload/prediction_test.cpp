@@ -91,7 +91,8 @@ struct ByHand {
                      .expert_operations = 2e8,
                      .kernels = 10,
                      .beside_kernels = 0,
-                     .expert_kernels = 0}};
+                     .expert_kernels = 0},
+                    {}};  // the last layer, of a prompt for one token, costs nothing
     model.memory = {.most_attended = 1 << 20};
     model.experts_used = 1;
     model.context = 1 << 20;
@@ -113,7 +114,7 @@ struct ByHand {
             .pass_tokens = 4096,
             .tile_tokens = 4096,
             .gpu_layers = 2,
-            .layers = {{.on_gpu = true, .experts_on_gpu = false}},
+            .layers = {{.on_gpu = true, .experts_on_gpu = false}, {.on_gpu = true}},
             .ring_bytes = 20'000'000'000};
   }
 
@@ -139,10 +140,10 @@ TEST(Prediction, OneTokenIsTheGpusPartThenTheLongerOfBoth) {
   EXPECT_EQ(resident.limit, Limit::kGpu);
   EXPECT_EQ(resident.ram_us, 0);
 
-  c.plan.layers[0] = {};
+  c.plan.layers = {{}, {}};
   c.plan.gpu_layers = 0;
   const DecodePrediction alone = predict_decode(c.model, c.machine, c.plan, 0);
-  EXPECT_NEAR(alone.us, (900e3 + 100e3) / 90 + 12 + 200, 1e-6);
+  EXPECT_NEAR(alone.us, (900e3 + 100e3) / 90 + 2 * 12 + 200, 1e-6);
   EXPECT_EQ(alone.limit, Limit::kRam);
 }
 
@@ -158,6 +159,19 @@ TEST(Prediction, WithoutARingTheCpuHasAllExperts) {
   EXPECT_NEAR(p.pcie_us, 2 * 4096, 1);
   EXPECT_NEAR(p.gpu_us, 4096 * 20, 1);
   EXPECT_NEAR(p.us, p.gpu_us + p.pcie_us + 12 + p.cpu_us, 1);
+}
+
+TEST(Prediction, TheLastLayerOfEachPassIsForItsLastToken) {
+  ByHand c;
+  const double first_us = c.prefill(4096).us;
+  c.model.layers[1] = c.model.layers[0];
+  // Of one token: reading 1 GB and 10 launches, and its expert's 100 MB by the CPU.
+  const double token_us = 1000 + 20 + 12 + 1e5 / 90;
+  EXPECT_NEAR(c.prefill(4096).us, first_us + token_us, 1);
+  ByHand halves = c;
+  halves.model.layers[1] = {};
+  c.plan.pass_tokens = halves.plan.pass_tokens = 2048;
+  EXPECT_NEAR(c.prefill(4096).us, halves.prefill(4096).us + 2 * token_us, 1);
 }
 
 TEST(Prediction, AFewTokensStayWithTheCpu) {
