@@ -336,9 +336,7 @@ Runtime::Result Runtime::run_layers(const ForwardRequest& request, KvCache& cach
   for (int64_t layer = 0; layer < config.layers; ++layer) {
     const Clock::time_point begin = Clock::now();
     const bool narrows = batch.narrows && layer + 1 == config.layers;
-    LayerTimes& times = narrows                            ? narrow_times
-                        : layer < options_.first_gpu_layer ? cpu_times
-                                                           : backend_times;
+    LayerTimes& times = narrows ? narrow_times : layer < options_.first_gpu_layer ? cpu_times : backend_times;
     if (request.stop.stop_requested()) {
       return {.completed = false, .logits = {}};
     }

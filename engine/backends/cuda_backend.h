@@ -176,7 +176,7 @@ class CudaBackend final : public Backend {
   const ModelConfig& config_;
   const CudaModel& weights_;
   const CudaExpertWeights& expert_weights_;
-  LayerRange layers_;  // that are computed here
+  LayerRange layers_;         // that are computed here
   int64_t pass_;              // tokens, at most
   int64_t whole_layers_ = 0;  // of the model, in this pass: those that all its tokens go through
   int64_t tile_;

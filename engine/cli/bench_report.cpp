@@ -62,9 +62,8 @@ ordered_json extrapolation_json(const LayerScale& scale, const BenchRow& row) {
 }
 
 std::string extrapolation_row(const LayerScale& scale, const BenchRow& row) {
-  const std::string test =
-      fmt::format("| {} | {} | {} | {} |", row.setup.threads, row.setup.tile,
-                  attention_mode_name(row.setup.attention), row.test.name());
+  const std::string test = fmt::format("| {} | {} | {} | {} |", row.setup.threads, row.setup.tile,
+                                       attention_mode_name(row.setup.attention), row.test.name());
   const std::optional<Extrapolation> e = extrapolation_of(scale, row);
   if (!e.has_value()) return test + " | needs one more layer | | |\n";
   const double us_per_token = 1e-3 / tokens_of(row.test);

@@ -29,8 +29,8 @@ struct Extrapolation {
   double total_ns = 0;  // rest and all layers of the full model
 };
 
-/// `total_ns` of `runs` runs, of which `layers` were spent in the measured layers. Empty when no layer of a kind
-/// was measured: of a prompt the last layer is for its last token alone, and no measure for others.
+/// `total_ns` of `runs` runs, of which `layers` were spent in the measured layers. Empty when no layer of a
+/// kind was measured: of a prompt the last layer is for its last token alone, and no measure for others.
 std::optional<Extrapolation> extrapolate(const LayerScale& scale, const LayerTimes& layers, int64_t total_ns,
                                          int64_t runs);
 

@@ -1,5 +1,5 @@
-// The last layer of passes whose last logits alone are wanted: those are the same bits as among all logits, and
-// so is all that comes after them.
+// The last layer of passes whose last logits alone are wanted: those are the same bits as among all logits,
+// and so is all that comes after them.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -21,10 +21,10 @@ constexpr int64_t kTokens = 70;  // past the index top-k of 32
 class LastToken : public ::testing::Test {
  protected:
   Model random_model(int64_t dense, int64_t moe) {
-    Model model = synth::open_model(
-        synth::parse_model_spec(fmt::format("synth:tiny,dense={},moe={},type=q8_0,seed={}", dense, moe,
-                                            random_.integer(0, 1'000'000))),
-        {});
+    Model model =
+        synth::open_model(synth::parse_model_spec(fmt::format("synth:tiny,dense={},moe={},type=q8_0,seed={}",
+                                                              dense, moe, random_.integer(0, 1'000'000))),
+                          {});
     ids_.resize(static_cast<size_t>(kTokens));
     for (int32_t& id : ids_) {
       id = static_cast<int32_t>(random_.integer(0, model.config().vocab_size - 1));
@@ -46,13 +46,13 @@ class LastToken : public ::testing::Test {
     for (int64_t first = 0; first < kTokens; first += batch) {
       const int64_t n = std::min(batch, kTokens - first);
       const bool ends = first + n == kTokens;
-      const auto result = runtime.forward(
-          {.ids = std::span(ids_).subspan(static_cast<size_t>(first), static_cast<size_t>(n)),
-           .first_position = first,
-           .logits = ends || logits == Logits::kAll ? logits : Logits::kNone,
-           .observer = observer,
-           .stop = {}},
-          cache);
+      const auto result =
+          runtime.forward({.ids = std::span(ids_).subspan(static_cast<size_t>(first), static_cast<size_t>(n)),
+                           .first_position = first,
+                           .logits = ends || logits == Logits::kAll ? logits : Logits::kNone,
+                           .observer = observer,
+                           .stop = {}},
+                          cache);
       if (ends) keep_last(result.logits);
     }
     keep_last(runtime.forward({.ids = std::span(ids_).first(1), .first_position = kTokens, .stop = {}}, cache)
