@@ -65,7 +65,7 @@ std::string extrapolation_row(const LayerScale& scale, const BenchRow& row) {
   const std::string test = fmt::format("| {} | {} | {} | {} |", row.setup.threads, row.setup.tile,
                                        attention_mode_name(row.setup.attention), row.test.name());
   const std::optional<Extrapolation> e = extrapolation_of(scale, row);
-  if (!e.has_value()) return test + " | needs one more layer | | |\n";
+  if (!e.has_value()) return test + " needs one more layer | | | |\n";
   const double us_per_token = 1e-3 / tokens_of(row.test);
   return fmt::format("{} {:.1f} | {:.1f} | {:.1f} | {:.2f} |\n", test, e->dense_layer_ns * us_per_token,
                      e->moe_layer_ns * us_per_token, e->rest_ns * us_per_token,
@@ -176,7 +176,7 @@ std::string quoted(const ordered_json& value) {
 std::string csv_line(const ordered_json& row, bool names) {
   std::string line;
   for (const auto& [name, value] : row.items()) {
-    if (value.is_structured()) continue;
+    if (value.is_structured() || value.is_null()) continue;
     if (!line.empty()) line += ',';
     line += names ? name : quoted(value);
   }

@@ -200,7 +200,7 @@ TEST(BenchCommand, ExtrapolationsAreLabelledAndApart) {
   EXPECT_EQ(lines[4], "");
   EXPECT_TRUE(lines[5].starts_with("Extrapolated, not measured: 1 dense and 3 MoE layers, ")) << lines[5];
   EXPECT_NE(lines[7].find("| extrapolated t/s |"), std::string::npos) << lines[7];
-  EXPECT_NE(lines[9].find("| pp6 | needs one more layer | | |"), std::string::npos) << lines[9];
+  EXPECT_NE(lines[9].find("| pp6 | needs one more layer | | | |"), std::string::npos) << lines[9];
   EXPECT_NE(lines[10].find("| tg2 |"), std::string::npos) << lines[10];
   EXPECT_EQ(lines[10].find("needs"), std::string::npos) << lines[10];
   const ProgramResult json = run_sluice(synthetic_bench("dense=1,moe=1", "json"));

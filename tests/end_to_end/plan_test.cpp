@@ -62,17 +62,17 @@ TEST(PlanCommand, ThePublishedCase) {
 TEST(PlanCommand, PromptsOfTheMeasuredMachine) {
   const Json plan = planned({"-m", "synth:deepseek-v3.2,dense=1,moe=4,type=nvfp4", "--machine",
                              "h200-xeon-16-cores", "-c", "16416", "-cmoe"});
-  EXPECT_NEAR(plan.at("decode").at(0).at("tokens_per_s").get<double>(), 138.9, 0.15 * 138.9);
+  EXPECT_NEAR(plan.at("decode").at(0).at("tokens_per_s").get<double>(), 132.9, 0.15 * 132.9);
   const Json& few = plan.at("prefill").at(0);
   EXPECT_EQ(few.at("tokens"), 512);
-  EXPECT_NEAR(few.at("tokens_per_s").get<double>(), 2023, 0.15 * 2023);
+  EXPECT_NEAR(few.at("tokens_per_s").get<double>(), 2604, 0.15 * 2604);
   EXPECT_EQ(few.at("experts"), "shared");
   EXPECT_NEAR(few.at("cpu_share").get<double>(), 0.5, 0.25);
-  EXPECT_NEAR(plan.at("prefill").at(1).at("tokens_per_s").get<double>(), 9793, 0.15 * 9793);
+  EXPECT_NEAR(plan.at("prefill").at(1).at("tokens_per_s").get<double>(), 12827, 0.15 * 12827);
   const Json& many = plan.at("prefill").at(2);
   EXPECT_EQ(many.at("tokens"), 16384);
-  EXPECT_NEAR(many.at("tokens_per_s").get<double>(), 21827, 0.15 * 21827);
-  EXPECT_EQ(many.at("experts"), "streamed");
+  EXPECT_NEAR(many.at("tokens_per_s").get<double>(), 27830, 0.15 * 27830);
+  EXPECT_LT(many.at("cpu_share").get<double>(), 0.05);
 }
 
 TEST(PlanCommand, TheTableHasTheSameSums) {
