@@ -99,7 +99,7 @@ TEST(SamplerCandidates, CutsNearTheLastCandidate) {
   for (int round = 0; round < 400; ++round) {
     std::vector<float> logits(3000);
     for (size_t i = 0; i < logits.size(); ++i) logits[i] = -static_cast<float>(i) * 1e-3F;
-    std::ranges::rotate(logits, logits.begin() + random.integer(0, 2999));
+    std::rotate(logits.begin(), logits.begin() + random.integer(0, 2999), logits.end());
     // The best 1024 are 67 % of all.
     const SamplingParams params{.temperature = 1.0F,
                                 .top_p = static_cast<float>(random.integer(630, 690)) * 1e-3F,
