@@ -131,12 +131,12 @@ struct BlockTimes {
 /// began may be waited for in the next one, but in passes of one token, which are told as the GPU took them.
 /// The last layer is left out where it was computed for the last of several tokens alone (Logits).
 struct LayerTimes {
-  int64_t dense_ns = 0;      // all layers with a dense FFN
-  int64_t moe_ns = 0;        // all MoE layers
-  BlockTimes blocks = {};    // only when asked for
-  int64_t passes = 0;        // and of these passes all together:
-  int64_t dense_layers = 0;  // layers that took dense_ns
-  int64_t moe_layers = 0;    // layers that took moe_ns
+  int64_t dense_ns = 0;    // all layers with a dense FFN
+  int64_t moe_ns = 0;      // all MoE layers
+  BlockTimes blocks = {};  // only when asked for
+  int64_t passes = 0;
+  int64_t dense_layers = 0;  // of all passes, that took dense_ns
+  int64_t moe_layers = 0;    // of all passes, that took moe_ns
 
   LayerTimes operator-(const LayerTimes& other) const {
     return {.dense_ns = dense_ns - other.dense_ns,

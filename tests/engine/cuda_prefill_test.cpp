@@ -187,6 +187,7 @@ TEST_F(CudaPrefillTest, LastLogitsAreNearThoseOfAll) {
   SCOPED_TRACE(random_.describe());
   const Model model = random_model("q8_0");
   const auto vocab = static_cast<size_t>(model.config().vocab_size);
+  constexpr size_t lengths[] = {2, 31, 34, 70, 72, 90, 107, 148, 150};  // each prompt goes on from the last
   for (const Prefill prefill : {Prefill::kAuto, Prefill::kStream, Prefill::kCpu}) {
     for (const int64_t batch : {7, 64, 512}) {
       RuntimeOptions there =
@@ -196,8 +197,7 @@ TEST_F(CudaPrefillTest, LastLogitsAreNearThoseOfAll) {
       const std::vector<float> all = logits(runtime);
       Session session(runtime, kContext, CacheType::kF32);
       std::vector<double> errors;
-      for (const size_t length :
-           {2U, 31U, 34U, 70U, 72U, 90U, 107U, 148U, 150U}) {  // each behind the one before it
+      for (const size_t length : lengths) {
         session.prefill(std::span(ids_).first(length));
         const auto expected = std::span(all).subspan((length - 1) * vocab, vocab);
         errors.push_back(testing::row_errors(session.logits(), expected, 1).front());

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <span>
+#include <stop_token>
+#include <utility>
 #include <vector>
 
 #include "engine/engine.h"
